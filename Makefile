@@ -1,0 +1,46 @@
+# Two commands set everything up on a fresh machine: `make run` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEVELOPING := $(VENV)/.developing
+PORT ?= 7777
+
+.PHONY: run test check format bench docs setup clean
+
+run: $(INSTALLED)  ## serve, and replay a notebook with plots against it (ONCE=1 ends after that)
+	@$(BIN)/python scripts/demo.py --port $(PORT) $(if $(ONCE),--once)
+
+test: $(DEVELOPING)  ## every test
+	$(BIN)/python -m pytest
+
+check: $(DEVELOPING)  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(DEVELOPING)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(DEVELOPING)  ## speed and memory as ratios against what one would use instead
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m bench
+
+docs: $(DEVELOPING)  ## write the parts of the documentation that are generated
+	$(BIN)/python scripts/docs.py
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml scripts/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/setup.sh
+	@touch $@
+
+$(DEVELOPING): $(INSTALLED)
+	@echo "Installing what the checks and tests need"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,rich-tests]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) out dist build .mypy_cache .ruff_cache .pytest_cache

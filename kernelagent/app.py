@@ -1,0 +1,54 @@
+"""The ASGI application: services opened in its lifespan, routers mounted, errors translated."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+from kernelagent import __version__
+from kernelagent.auth import Authenticator
+from kernelagent.execution.routes import router as execution_router
+from kernelagent.execution.service import ExecutionService
+from kernelagent.jupyter.engine import Engine
+from kernelagent.jupyter.languages import Languages
+from kernelagent.middleware import RequestContext
+from kernelagent.observability.routes import Clock
+from kernelagent.observability.routes import router as observability_router
+from kernelagent.responses import install_error_handlers
+from kernelagent.sessions.routes import router as sessions_router
+from kernelagent.settings import Settings, load_settings
+
+
+def create_app(settings: Settings | None = None, *, languages: Languages | None = None) -> FastAPI:
+    """The application; `languages` replaces the installed ones. Raises ConfigurationError."""
+    settings = settings or load_settings()
+    settings.check()
+    engine = Engine(settings, languages)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with engine:
+            yield
+
+    app = FastAPI(
+        title="kernelagent",
+        version=__version__,
+        summary="Rich code execution on warm Jupyter kernels",
+        lifespan=lifespan,
+        # Clients do not follow redirects in a useful way.
+        redirect_slashes=False,
+        # Its records of failures quote what was sent, and that is code.
+        telemetry={"logs": False},
+    )
+    app.state.settings = settings
+    app.state.authenticator = Authenticator.from_settings(settings)
+    app.state.engine = engine
+    app.state.execution = ExecutionService(engine)
+    app.state.clock = Clock()
+    for router in (observability_router, execution_router, sessions_router):
+        app.include_router(router)
+    install_error_handlers(app)
+    app.add_middleware(RequestContext, max_body_bytes=settings.max_body_bytes)
+    return app

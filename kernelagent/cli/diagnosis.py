@@ -1,0 +1,281 @@
+"""What a service needs on this machine, checked one thing at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from kernelagent.auth import SECRET_FILE
+from kernelagent.cli.server import listen
+from kernelagent.errors import ApiError, KernelagentError
+from kernelagent.jupyter.engine import Engine
+from kernelagent.jupyter.execution import RunRequest
+from kernelagent.jupyter.kernel import kernel_environment
+from kernelagent.jupyter.languages import Languages
+from kernelagent.jupyter.memory import default_limit
+from kernelagent.jupyter.outputs import Budget
+from kernelagent.jupyter.run import Outcome
+from kernelagent.settings import Settings
+
+OK = "ok"
+MISSING = "missing"  # the service does not work without
+ABSENT = "absent"  # something is not possible without
+
+_REQUIRED_LIBRARIES = ("ipykernel", "numpy", "pandas", "matplotlib")
+_OPTIONAL_LIBRARIES = ("pillow", "plotly", "altair", "bokeh", "sympy")
+_CJK_FONTS = (
+    "CJK",
+    "Source Han",
+    "WenQuanYi",
+    "Noto Sans SC",
+    "Noto Sans JP",
+    "Noto Sans KR",
+    "Droid Sans Fallback",
+    "IPAexGothic",
+    "IPAGothic",
+    "NanumGothic",
+    "SimHei",
+    "Microsoft YaHei",
+    "PingFang",
+    "Hiragino Sans",
+)
+_LONGEST_SOCKET_PATH = 107
+_SMALL_MEMORY = 512 * 2**20
+_PROBE_TIMEOUT = 60.0
+
+# Runs in the interpreter of the kernels, which need not be ours.
+_PROBE = """
+import importlib.metadata, json, sys
+found = {"executable": sys.executable, "versions": {}, "fonts": [], "cache": ""}
+for name in sys.argv[1:]:
+    try:
+        found["versions"][name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+if "matplotlib" in found["versions"]:
+    import matplotlib, matplotlib.font_manager as fonts
+    found["fonts"] = sorted({font.name for font in fonts.fontManager.ttflist})
+    found["cache"] = matplotlib.get_cachedir()
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing: whether it is there, and how to get it if not."""
+
+    area: str
+    name: str
+    status: str
+    detail: str
+    how: str = ""
+
+
+def diagnose(settings: Settings) -> Iterator[Check]:
+    """All checks, as they are made."""
+    yield _python()
+    yield from _packages()
+    languages = Languages.load()
+    yield from _languages(languages)
+    yield asyncio.run(_kernel(settings))
+    yield from _libraries(settings, languages)
+    yield from _directories(settings)
+    yield _memory(settings)
+    yield _port(settings)
+
+
+def _check(
+    area: str, name: str, there: bool, detail: str, how: str, *, otherwise: str = MISSING
+) -> Check:
+    return Check(area, name, OK if there else otherwise, detail, "" if there else how)
+
+
+def _python() -> Check:
+    version = platform.python_version_tuple()
+    return _check(
+        "python",
+        "python",
+        (int(version[0]), int(version[1])) >= (3, 11),
+        platform.python_version(),
+        "install Python 3.11 or later",
+    )
+
+
+def _packages() -> Iterator[Check]:
+    try:
+        requirements = importlib.metadata.requires("kernelagent") or []
+    except importlib.metadata.PackageNotFoundError:
+        yield Check("packages", "kernelagent", ABSENT, "not installed", "pip install .")
+        return
+    for line in requirements:
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = ""
+        yield _check(
+            "packages",
+            requirement.name,
+            bool(version) and requirement.specifier.contains(version, prereleases=True),
+            version or "not installed",
+            f"pip install '{requirement}'",
+        )
+
+
+def _languages(languages: Languages) -> Iterator[Check]:
+    for language in languages:
+        if language.available:
+            yield Check("languages", language.name, OK, language.kernelspec.display_name)
+            continue
+        status = MISSING if language.name == "python" else ABSENT
+        yield Check("languages", language.name, status, "not available", language.missing or "")
+
+
+async def _kernel(settings: Settings) -> Check:
+    """Start a Python kernel as the service does, and run something in it."""
+    how = "see what it says; kernelagent serve --log-level debug tells more"
+    with tempfile.TemporaryDirectory(prefix="ka-doctor-") as folder:
+        trial = settings.model_copy(update={"workspace": Path(folder), "pool_idle": 0})
+        started = time.monotonic()
+        try:
+            async with Engine(trial) as engine:
+                session = await engine.create_session(language="python")
+                ready = time.monotonic() - started
+                request = RunRequest("1 + 1", 10.0, 10.0, 20.0, Budget(65536, 10))
+                result = await session.submit(request).finished
+                run = result.seconds
+        except (KernelagentError, OSError) as error:
+            details = error.details if isinstance(error, ApiError) else {}
+            said = "; ".join([str(error), *(str(value) for value in details.values())])
+            return Check("kernel", "python kernel", MISSING, said[:2000], how)
+    return _check(
+        "kernel",
+        "python kernel",
+        result.outcome is Outcome.OK,
+        f"started in {ready:.2f} s, first run in {run * 1000:.0f} ms"
+        if result.outcome is Outcome.OK
+        else f"started, but did not run: {result.message}",
+        how,
+    )
+
+
+def _libraries(settings: Settings, languages: Languages) -> Iterator[Check]:
+    """What the Python kernels can import, and draw with."""
+    python = languages.find("python")
+    if not python.available:
+        return
+    executable = python.command(Path("unused"))[0]
+    names = (*_REQUIRED_LIBRARIES, *_OPTIONAL_LIBRARIES)
+    try:
+        probe = subprocess.run(
+            [executable, "-c", _PROBE, *names],
+            env=kernel_environment({}, settings.kernel_env),
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_TIMEOUT,
+            check=True,
+        )
+        found: dict[str, Any] = json.loads(probe.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        how = f"make {executable} work"
+        yield Check("libraries", "interpreter", MISSING, f"{executable}: {error}", how)
+        return
+    for name in names:
+        version = found["versions"].get(name)
+        yield _check(
+            "libraries",
+            name,
+            version is not None,
+            version or "not installed",
+            f"{found['executable']} -m pip install {name}",
+            otherwise=MISSING if name in _REQUIRED_LIBRARIES else ABSENT,
+        )
+    if "matplotlib" in found["versions"]:
+        fonts = [font for font in found["fonts"] if any(part in font for part in _CJK_FONTS)]
+        yield _check(
+            "libraries",
+            "CJK font",
+            bool(fonts),
+            fonts[0] if fonts else "Chinese, Japanese and Korean labels show as boxes",
+            "apt-get install fonts-noto-cjk, then rebuild the font cache: "
+            f"rm -r {found['cache'] or '~/.cache/matplotlib'}",
+            otherwise=ABSENT,
+        )
+
+
+def _directories(settings: Settings) -> Iterator[Check]:
+    yield _writable("workspace", settings.workspace, "--workspace or KERNELAGENT_WORKSPACE")
+    state = settings.state_dir
+    yield _writable("state directory", state, "--state-dir or KERNELAGENT_STATE_DIR")
+    secret = state / SECRET_FILE
+    for path, name, forbidden, mode in (
+        (state, "state directory's mode", 0o022, 700),
+        (secret, "key's mode", 0o077, 600),
+    ):
+        if path.exists():
+            actual = path.stat().st_mode & 0o777
+            how = f"chmod {mode} {path}"
+            yield _check("system", name, not actual & forbidden, f"{actual:o}", how)
+    # ka-XXXXXXXX/ and the longest name of a socket in it.
+    longest = len(os.fsencode(settings.runtime_parent / "ka-xxxxxxxx" / ("x" * 16))) + 2
+    yield _check(
+        "system",
+        "socket paths",
+        longest <= _LONGEST_SOCKET_PATH,
+        f"{longest} of {_LONGEST_SOCKET_PATH} bytes in {settings.runtime_parent}",
+        "set KERNELAGENT_RUNTIME_DIR to a shorter path",
+    )
+
+
+def _writable(name: str, path: Path, option: str) -> Check:
+    """Whether `path` is a directory we can write, or can be made."""
+    existing = path
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    usable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    state = "" if existing == path else " (will be made)"
+    return _check(
+        "system",
+        name,
+        usable,
+        f"{path}{state}" if usable else f"{path} cannot be written",
+        f"choose another with {option}",
+    )
+
+
+def _memory(settings: Settings) -> Check:
+    limit = settings.kernel_memory or default_limit()
+    return _check(
+        "system",
+        "memory of a kernel",
+        limit >= _SMALL_MEMORY,
+        f"{limit / 2**20:.0f} MiB",
+        "numpy and pandas alone need some hundred MiB: raise KERNELAGENT_KERNEL_MEMORY, or give "
+        "the machine or container more",
+        otherwise=ABSENT,
+    )
+
+
+def _port(settings: Settings) -> Check:
+    where = f"{settings.host}:{settings.port}"
+    try:
+        listen(settings.host, settings.port).close()
+    except OSError as error:
+        # The service may simply be running.
+        how = "choose another with --port if it is not the service itself"
+        return Check("system", "port", ABSENT, f"{where}: {error.strerror}", how)
+    return Check("system", "port", OK, f"{where} is free")

@@ -1,0 +1,88 @@
+"""The HTTP server: a listening socket, uvicorn, and the application's life."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+# Requests that still run are cancelled after this many seconds of a shutdown.
+_GRACE = 5
+_WEBSOCKET_MESSAGE = 16 * 2**20
+_WEBSOCKET_PING = 20.0
+_BACKLOG = 2048
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with the app's lifespan in our hands: why it failed is ours to tell."""
+
+    def __init__(self, app: FastAPI, on_start: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="uvloop",
+                http="httptools",
+                ws="websockets-sansio",
+                ws_max_size=_WEBSOCKET_MESSAGE,
+                ws_ping_interval=_WEBSOCKET_PING,
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=_GRACE,
+                backlog=_BACKLOG,
+            )
+        )
+        self._app = app
+        self._on_start = on_start
+        self._stack = contextlib.AsyncExitStack()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._stack.enter_async_context(self._app.router.lifespan_context(self._app))
+        try:
+            await super().startup(sockets=sockets)
+            self._on_start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().shutdown(sockets=sockets)
+        finally:
+            await self._stack.aclose()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        # uvicorn raises them again when it is done; to end on request is a success.
+        self._captured_signals.clear()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; raises OSError. Known to be ours before anything else starts."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def url_of(host: str, listener: socket.socket) -> str:
+    """Where the service is, with the port that the system chose."""
+    port: int = listener.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

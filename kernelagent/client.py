@@ -1,0 +1,228 @@
+"""A typed client of the service, for the command line and for tests."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import AsyncGenerator, Mapping
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from kernelagent.errors import KernelagentError
+
+Message = dict[str, Any]
+
+_CONNECT_TIMEOUT = 10.0
+# The service bounds runs itself; only questions that it answers at once have a limit here.
+_QUICK = httpx.Timeout(_CONNECT_TIMEOUT)
+_ENDLESS = httpx.Timeout(_CONNECT_TIMEOUT, read=None)
+
+
+class ServiceError(KernelagentError):
+    """The service refused a request."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+class ServiceUnreachable(KernelagentError):
+    """Nobody answers at the URL, or the connection broke."""
+
+
+class ServiceClient:
+    """Talks to one service; use as an async context manager."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._client = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {token}"} if token else None,
+            timeout=_QUICK,
+            transport=transport,
+            # A proxy of the environment knows nothing of this machine's own ports.
+            trust_env=not is_loopback(url),
+        )
+
+    async def __aenter__(self) -> ServiceClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._client.aclose()
+
+    async def health(self) -> dict[str, Any]:
+        """What the service says about itself; needs no token."""
+        return await self._request("GET", "/health")
+
+    async def create_session(
+        self,
+        *,
+        language: str | None = None,
+        workdir: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> str:
+        """The id of a new session, whose kernel is ready."""
+        body = _given(language=language, workdir=workdir, env=dict(env) if env else None)
+        session = await self._request("POST", "/sessions", body, timeout=_ENDLESS)
+        return str(session["id"])
+
+    async def close_session(self, session_id: str) -> None:
+        """End a session and its kernel."""
+        await self._request("DELETE", f"/sessions/{session_id}")
+
+    async def interrupt_session(self, session_id: str) -> None:
+        """Interrupt what the session runs."""
+        await self._request("POST", f"/sessions/{session_id}/interrupt")
+
+    async def execute_rich(
+        self,
+        code: str,
+        *,
+        language: str | None = None,
+        session_id: str | None = None,
+        timeout: float | None = None,
+        workdir: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Run code and return everything it showed, once it is over."""
+        body = _run_body(code, language, session_id, timeout, workdir, env)
+        return await self._request("POST", "/execute/rich", body, timeout=_ENDLESS)
+
+    async def execute_stream(
+        self,
+        code: str,
+        *,
+        language: str | None = None,
+        session_id: str | None = None,
+        timeout: float | None = None,
+        workdir: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[Message, None]:
+        """Run code and yield its messages as they come, up to `complete`.
+
+        Close the iterator early (`contextlib.aclosing`) and the service interrupts the run.
+        """
+        body = _run_body(code, language, session_id, timeout, workdir, env)
+        request = self._client.build_request(
+            "POST",
+            "/execute",
+            json=body,
+            headers={"Accept": "application/x-ndjson"},
+            timeout=_ENDLESS,
+        )
+        try:
+            response = await self._client.send(request, stream=True)
+            try:
+                if response.is_error:
+                    await response.aread()
+                    raise _error(response)
+                async for line in response.aiter_lines():
+                    if not line.strip():
+                        continue
+                    message = json.loads(line)
+                    yield message
+                    if message.get("type") == "complete":
+                        return
+            finally:
+                await response.aclose()
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+        raise ServiceUnreachable(f"{self.url} ended the stream before the run was over")
+
+    async def send_input(
+        self, session_id: str, value: str, *, execution_id: str | None = None
+    ) -> None:
+        """Answer the prompt that a run of the session waits for."""
+        body = _given(value=value, execution_id=execution_id)
+        await self._request("POST", f"/sessions/{session_id}/input", body)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        timeout: httpx.Timeout = _QUICK,
+    ) -> dict[str, Any]:
+        try:
+            response = await self._client.request(method, path, json=body, timeout=timeout)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+        if response.is_error:
+            raise _error(response)
+        if not response.content:
+            return {}
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise ServiceError(
+                response.status_code, "NOT_OURS", f"{self.url} is no kernelagent service"
+            )
+        return answer
+
+    def _unreachable(self, error: Exception) -> ServiceUnreachable:
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            return ServiceUnreachable(f"nothing answers at {self.url}")
+        if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+            return ServiceUnreachable(f"{self.url} is no http URL")
+        reason = str(error) or type(error).__name__
+        return ServiceUnreachable(f"the connection to {self.url} broke: {reason}")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether `url` names this machine."""
+    try:
+        host = httpx.URL(url).host
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except (httpx.InvalidURL, ValueError):
+        return False
+
+
+def _run_body(
+    code: str,
+    language: str | None,
+    session_id: str | None,
+    timeout: float | None,
+    workdir: str | None,
+    env: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    return _given(
+        code=code,
+        language=language,
+        session_id=session_id,
+        timeout=timeout,
+        workdir=workdir,
+        env=dict(env) if env else None,
+    )
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _error(response: httpx.Response) -> ServiceError:
+    try:
+        body = response.json()
+        return ServiceError(response.status_code, str(body["code"]), str(body["message"]))
+    except (ValueError, KeyError, TypeError):
+        reason = response.reason_phrase or "an error"
+        return ServiceError(
+            response.status_code, "HTTP_ERROR", f"HTTP {response.status_code}: {reason}"
+        )

@@ -1,0 +1,182 @@
+"""The error tree: each error has a stable code, a status, a sentence and details."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class KernelagentError(Exception):
+    """The root: everything this service raises on purpose."""
+
+
+class ConfigurationError(KernelagentError):
+    """The service cannot start as it is configured; the sentence says what to change."""
+
+
+class ApiError(KernelagentError):
+    """An error that a caller sees; `responses.py` turns it into an answer.
+
+    A deterministic failure is never 429 or 5xx: published clients send those again, and user
+    code would run twice.
+    """
+
+    status: ClassVar[int] = 400
+    code: ClassVar[str] = "INVALID_REQUEST"
+
+    def __init__(self, message: str, *, details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details or {}
+
+
+class InvalidRequest(ApiError):
+    """A field has a value that cannot be used."""
+
+
+class InvalidJson(ApiError):
+    """The body is not a JSON object."""
+
+    code = "INVALID_JSON"
+
+
+class MissingParameter(ApiError):
+    """A required field is absent."""
+
+    code = "MISSING_PARAMETER"
+
+
+class DirectoryNotFound(ApiError):
+    """The working directory does not exist or is no directory."""
+
+    code = "DIRECTORY_NOT_FOUND"
+
+
+class LanguageNotAvailable(ApiError):
+    """The language is known, but its kernel is not installed."""
+
+    code = "LANGUAGE_NOT_AVAILABLE"
+
+
+class KernelStartFailed(ApiError):
+    """A kernel could not be started; details say what it printed."""
+
+    code = "KERNEL_START_FAILED"
+
+
+class AuthenticationRequired(ApiError):
+    """No token was sent."""
+
+    status = 401
+    code = "AUTHENTICATION_REQUIRED"
+
+
+class TokenInvalid(ApiError):
+    """The token's signature, form or claims are wrong."""
+
+    status = 401
+    code = "TOKEN_INVALID"
+
+
+class TokenExpired(ApiError):
+    """The token was good once."""
+
+    status = 401
+    code = "TOKEN_EXPIRED"
+
+
+class AccessDenied(ApiError):
+    """A good token, but for another sandbox or without the scope of this route."""
+
+    status = 403
+    code = "ACCESS_DENIED"
+
+
+class RouteNotFound(ApiError):
+    """No route has this path."""
+
+    status = 404
+    code = "ROUTE_NOT_FOUND"
+
+
+class SessionNotFound(ApiError):
+    """No session has this id."""
+
+    status = 404
+    code = "SESSION_NOT_FOUND"
+
+
+class MethodNotAllowed(ApiError):
+    """The path exists, the method does not."""
+
+    status = 405
+    code = "METHOD_NOT_ALLOWED"
+
+
+class SessionExists(ApiError):
+    """A session with the wished id is there already."""
+
+    status = 409
+    code = "SESSION_EXISTS"
+
+
+class SessionBusy(ApiError):
+    """A question to the kernel was not answered in time because a run occupies it."""
+
+    status = 409
+    code = "SESSION_BUSY"
+
+
+class SessionClosed(ApiError):
+    """The session was closed while the run waited."""
+
+    status = 409
+    code = "SESSION_CLOSED"
+
+
+class SessionLimit(ApiError):
+    """As many sessions or kernels exist as the settings allow."""
+
+    status = 409
+    code = "SESSION_LIMIT"
+
+
+class QueueFull(ApiError):
+    """As many runs wait in the session as the settings allow."""
+
+    status = 409
+    code = "QUEUE_FULL"
+
+
+class QueueTimeout(ApiError):
+    """The run's turn did not come in time; it was not run."""
+
+    status = 409
+    code = "QUEUE_TIMEOUT"
+
+
+class NoInputAwaited(ApiError):
+    """An input was sent to a run that asks for none."""
+
+    status = 409
+    code = "NO_INPUT_AWAITED"
+
+
+class ServiceClosing(ApiError):
+    """The service shuts down and takes no new runs."""
+
+    status = 409
+    code = "SERVICE_CLOSING"
+
+
+class BodyTooLarge(ApiError):
+    """The request body exceeds the limit."""
+
+    status = 413
+    code = "BODY_TOO_LARGE"
+
+
+class InternalError(ApiError):
+    """A fault of ours; the log has the trace under the request id."""
+
+    status = 500
+    code = "INTERNAL_ERROR"

@@ -1,0 +1,159 @@
+"""The messages of a streamed run: the same ones over WebSocket, NDJSON and SSE."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from kernelagent.errors import ApiError
+from kernelagent.execution.rendering import facts, primary_type, slots, source, traceback_text
+from kernelagent.jupyter.execution import (
+    Begun,
+    Execution,
+    Prompt,
+    Result,
+    Skipped,
+    StreamEvent,
+)
+from kernelagent.jupyter.outputs import Clear, Display, Failure, MimeBundle, Text, Update
+from kernelagent.responses import utc_timestamp
+
+Message = dict[str, Any]
+
+# Published clients end a stream at a message of 1 MiB; some lose one beyond 64 KiB of text.
+_LONGEST_TEXT = 48 * 1024
+_LONGEST_DATA = 512 * 1024
+
+
+class MessageMaker:
+    """Turns the events of one run into messages, numbering what is shown."""
+
+    def __init__(self, execution: Execution, *, rich: bool) -> None:
+        self._execution = execution
+        self._rich = rich
+        self._shown = 0
+
+    def messages(self, event: StreamEvent) -> Iterator[Message]:
+        """The messages of one event."""
+        now = utc_timestamp()
+        match event:
+            case Begun():
+                yield {
+                    "type": "started",
+                    "execution_id": self._execution.id,
+                    "session_id": self._execution.session_id,
+                    "execution_count": event.execution_count,
+                    "timestamp": now,
+                }
+            case Text():
+                kind = "stderr" if event.name == "stderr" else "stdout"
+                for start in range(0, len(event.text), _LONGEST_TEXT):
+                    part = event.text[start : start + _LONGEST_TEXT]
+                    yield {"type": kind, "data": part, "timestamp": now}
+            case Failure():
+                yield from self.messages(Text("stderr", traceback_text(event.output)))
+                yield {
+                    "type": "error",
+                    "error": f"{event.output['ename']}: {event.output['evalue']}",
+                    "message": f"{event.output['ename']}: {event.output['evalue']}",
+                    "code": "EXECUTION_ERROR",
+                    "ename": event.output["ename"],
+                    "evalue": event.output["evalue"],
+                    "traceback": event.output["traceback"],
+                    "timestamp": now,
+                }
+            case Prompt():
+                yield {
+                    "type": "input_request",
+                    "prompt": event.prompt,
+                    "password": event.password,
+                    "execution_id": self._execution.id,
+                    "timestamp": now,
+                }
+            case Skipped():
+                yield {
+                    "type": "skipped",
+                    "bytes": event.bytes,
+                    "message": "the client read too slowly; this much output was left out",
+                    "timestamp": now,
+                }
+            case _ if not self._rich:
+                return
+            case Display():
+                self._shown += 1
+                head = {"type": "rich", "output": self._shown, "timestamp": now}
+                if event.output["output_type"] == "execute_result":
+                    head["execution_count"] = event.output.get("execution_count")
+                if event.display_id is not None:
+                    head["display_id"] = event.display_id
+                yield from _bundle_messages(head, event.output["data"])
+            case Update():
+                head = {"type": "update_display", "display_id": event.display_id, "timestamp": now}
+                yield from _bundle_messages(head, event.data)
+            case Clear():
+                yield {"type": "clear_output", "wait": event.wait, "timestamp": now}
+
+    def result(self, result: Result) -> Message:
+        """The message that says what the run came to; with the last data of each kind if small."""
+        message = {"type": "result", **facts(result)}
+        if not self._rich:
+            found = slots(result.outputs)
+            if _size(found) <= _LONGEST_DATA:
+                return {**found, **message}
+        elif "result" in (found := slots(result.outputs)) and len(found["result"]) <= _LONGEST_TEXT:
+            message["result"] = found["result"]
+        return message
+
+
+def refusal(error: ApiError) -> Message:
+    """The message for a run that was not begun."""
+    return {
+        "type": "error",
+        "error": error.message,
+        "message": error.message,
+        "code": error.code,
+        "details": error.details,
+        "timestamp": utc_timestamp(),
+    }
+
+
+def complete(success: bool) -> Message:
+    """The last message of every run."""
+    return {"type": "complete", "success": success, "timestamp": utc_timestamp()}
+
+
+def dump(message: Message) -> str:
+    """One line of ASCII: some clients split lines at every character that Unicode calls an end."""
+    return json.dumps(message, ensure_ascii=True, separators=(",", ":"))
+
+
+def _bundle_messages(head: Message, bundle: MimeBundle) -> Iterator[Message]:
+    primary = primary_type(bundle)
+    label = source(bundle)
+    # The form that shows most comes first.
+    for mime in sorted(bundle, key=lambda mime: mime != primary):
+        message = {
+            **head,
+            "mime": mime,
+            "primary": mime == primary,
+            "metadata": {"source": label},
+        }
+        data = bundle[mime]
+        if _size(data) <= _LONGEST_DATA:
+            yield {**message, "data": data}
+            continue
+        text = data if isinstance(data, str) else json.dumps(data)
+        parts = range(0, len(text), _LONGEST_DATA)
+        for number, start in enumerate(parts, 1):
+            yield {
+                **message,
+                "data": text[start : start + _LONGEST_DATA],
+                "part": number,
+                "parts": len(parts),
+                "encoding": "text" if isinstance(data, str) else "json",
+            }
+
+
+def _size(data: Any) -> int:
+    return len(data) if isinstance(data, str) else len(json.dumps(data))

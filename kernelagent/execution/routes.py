@@ -1,0 +1,114 @@
+"""Routes that run code: /execute, /execute/rich, /execute/ipython and their WebSockets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, WebSocket
+from starlette.responses import Response
+
+from kernelagent.auth import EXECUTE, require
+from kernelagent.execution.models import (
+    ErrorResponse,
+    ExecuteRequest,
+    ExecuteResponse,
+    RichResponse,
+)
+from kernelagent.execution.rendering import answer
+from kernelagent.execution.service import ExecutionService, parse_request
+from kernelagent.execution.streams import (
+    EVENT_STREAM,
+    NDJSON,
+    RunSocket,
+    StreamedRun,
+    until_disconnect,
+    wanted_stream,
+)
+from kernelagent.responses import json_response
+
+router = APIRouter(tags=["execution"], dependencies=[Depends(require(EXECUTE))])
+
+# The status that web servers log for a client that left; nobody receives it.
+_CLIENT_CLOSED_REQUEST = 499
+
+
+def _documentation(response: type[ExecuteResponse]) -> dict[str, Any]:
+    """OpenAPI of a route whose body is read and written by hand, for speed."""
+    stream = {"schema": {"type": "string"}}
+    return {
+        "openapi_extra": {
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {"schema": ExecuteRequest.model_json_schema()},
+                },
+            }
+        },
+        "response_model": None,
+        "responses": {
+            200: {
+                "model": response,
+                "content": {NDJSON: stream, EVENT_STREAM: stream},
+                "description": "What the run came to, or its messages as a stream if Accept asks",
+            },
+            400: {"model": ErrorResponse, "description": "The request cannot be run"},
+            401: {"model": ErrorResponse, "description": "No token, or not a good one"},
+            403: {"model": ErrorResponse, "description": "A token for something else"},
+            404: {"model": ErrorResponse, "description": "No such session"},
+            409: {"model": ErrorResponse, "description": "The queue is full or was too slow"},
+            413: {"model": ErrorResponse, "description": "The body is too large"},
+        },
+    }
+
+
+async def _execute(request: Request, *, rich: bool, language: str | None = None) -> Response:
+    service: ExecutionService = request.app.state.execution
+    wanted = parse_request(await request.body(), language=language)
+    media_type = wanted_stream(request.headers.get("accept", ""))
+    if media_type is not None:
+        return StreamedRun(service, wanted, media_type, service.engine.settings.keepalive)
+    result = await service.run(wanted, lambda: until_disconnect(request.receive))
+    if result is None:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    return json_response(answer(result, with_outputs=rich))
+
+
+@router.post("/execute", **_documentation(ExecuteResponse))
+async def execute(request: Request) -> Response:
+    """Run code; the last picture, table and so on have fields of their own."""
+    return await _execute(request, rich=False)
+
+
+@router.post("/execute/rich", **_documentation(RichResponse))
+async def execute_rich(request: Request) -> Response:
+    """Run code; all outputs in order, in nbformat shape too."""
+    return await _execute(request, rich=True)
+
+
+@router.post("/execute/ipython", **_documentation(ExecuteResponse))
+async def execute_ipython(request: Request) -> Response:
+    """As /execute, always Python."""
+    return await _execute(request, rich=False, language="python")
+
+
+async def _serve_socket(websocket: WebSocket, *, language: str | None, rich: bool) -> None:
+    service: ExecutionService = websocket.app.state.execution
+    await RunSocket(websocket, service, language=language, rich=rich).serve()
+
+
+@router.websocket("/execute/stream")
+async def execute_stream(websocket: WebSocket) -> None:
+    """Streams text; the result carries the last picture and so on if they are small."""
+    await _serve_socket(websocket, language=None, rich=False)
+
+
+@router.websocket("/stream")
+async def stream(websocket: WebSocket) -> None:
+    """Streams text and everything shown."""
+    await _serve_socket(websocket, language=None, rich=True)
+
+
+@router.websocket("/stream/ipython")
+async def stream_ipython(websocket: WebSocket) -> None:
+    """As /stream, always Python."""
+    await _serve_socket(websocket, language="python", rich=True)

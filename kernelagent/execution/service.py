@@ -1,0 +1,158 @@
+"""Runs a request: finds its session, fills in limits, follows the caller's leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from kernelagent import logs
+from kernelagent.errors import InvalidJson, InvalidRequest
+from kernelagent.execution.models import ExecuteRequest
+from kernelagent.jupyter.engine import DEFAULT_SESSION, Engine
+from kernelagent.jupyter.execution import Execution, Feed, Result, RunRequest
+from kernelagent.jupyter.outputs import Budget
+from kernelagent.jupyter.run import Outcome
+from kernelagent.jupyter.session import Session
+from kernelagent.responses import validation_error
+
+# Published clients give up at timeout + 30 s and send the request again.
+_REQUEST_MARGIN = 25.0
+
+CLIENT_LEFT = "the client left"
+
+
+def parse_request(body: bytes | str, *, language: str | None = None) -> ExecuteRequest:
+    """The request in `body`; `language` overrides its own. Raises what answers with 400."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidJson(f"the body is not valid JSON: {error.msg}") from None
+    return check_request(data, language=language)
+
+
+def check_request(data: Any, *, language: str | None = None) -> ExecuteRequest:
+    """The request that `data` is; raises what answers with 400."""
+    if not isinstance(data, dict):
+        raise InvalidJson("the body is not a JSON object")
+    # Published clients send explicit nulls for what they do not set.
+    given = {name: value for name, value in data.items() if value is not None}
+    if language is not None:
+        given["language"] = language
+    try:
+        return ExecuteRequest.model_validate(given)
+    except ValidationError as error:
+        raise validation_error(
+            [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
+        ) from None
+
+
+@dataclass(slots=True)
+class Submission:
+    """A run that is on its way, and the session it is in."""
+
+    session: Session
+    execution: Execution
+
+    def cancel(self, reason: str) -> None:
+        """Take it back: from the queue, or by an interrupt."""
+        self.session.cancel(self.execution, Outcome.CANCELLED, reason)
+
+    def interrupt(self) -> None:
+        """Interrupt it if it runs; take it back if it waits."""
+        reason = "the run was interrupted on request"
+        self.session.cancel(self.execution, Outcome.INTERRUPTED, reason)
+
+
+class ExecutionService:
+    """What the routes of the /execute family share."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @contextlib.asynccontextmanager
+    async def submit(
+        self, request: ExecuteRequest, *, streamed: bool = False
+    ) -> AsyncIterator[Submission]:
+        """Submit a run; raises what is wrong with it before anything runs.
+
+        An isolated run's session ends with the context.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            run = await self._run_request(request, streamed=streamed)
+            if request.isolated:
+                if request.session_id is not None:
+                    raise InvalidRequest("an isolated run has no session: drop session_id")
+                session = await stack.enter_async_context(
+                    self.engine.isolated_session(request.language)
+                )
+            else:
+                session = self.engine.session(
+                    request.session_id or DEFAULT_SESSION, request.language
+                )
+                _check_language(self.engine, session, request.language)
+            feed = Feed(run.budget.bytes * 2) if streamed else None
+            execution = session.submit(run, feed=feed)
+            logs.session_id.set(session.id)
+            logs.execution_id.set(execution.id)
+            yield Submission(session, execution)
+
+    async def run(
+        self, request: ExecuteRequest, disconnected: Callable[[], Awaitable[None]]
+    ) -> Result | None:
+        """The result of a run; None if the caller left, for which `disconnected` waits.
+
+        A run whose caller left is interrupted, unless it asked to go on.
+        """
+        async with self.submit(request) as submission:
+            finished = submission.execution.finished
+            leaving = asyncio.ensure_future(disconnected())
+            either: list[asyncio.Future[Any]] = [finished, leaving]
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if not finished.done():
+                    if request.on_disconnect != "continue":
+                        submission.cancel(CLIENT_LEFT)
+                    elif not request.isolated:
+                        return None
+                    await asyncio.wait([finished])
+                    return None
+                return finished.result()
+            except asyncio.CancelledError:
+                submission.cancel(CLIENT_LEFT)
+                raise
+            finally:
+                leaving.cancel()
+
+    async def _run_request(self, request: ExecuteRequest, *, streamed: bool) -> RunRequest:
+        settings = self.engine.settings
+        timeout = min(request.timeout or settings.default_timeout, settings.max_timeout)
+        total = request.request_timeout or timeout + _REQUEST_MARGIN
+        budget = Budget(
+            bytes=min(request.max_output_bytes or settings.output_bytes, settings.max_output_bytes),
+            items=settings.output_items,
+        )
+        return RunRequest(
+            code=request.code,
+            timeout=timeout,
+            queue_timeout=request.queue_timeout or total,
+            request_timeout=total,
+            budget=budget,
+            env=request.env or {},
+            cwd=await self.engine.directory(request.workdir),
+            allow_stdin=streamed and request.stdin is not False,
+        )
+
+
+def _check_language(engine: Engine, session: Session, language: str | None) -> None:
+    own = session.facts.language
+    if language is not None and engine.languages.find(language) != own:
+        raise InvalidRequest(
+            f"session {session.id} runs {own.name}, not {language}",
+            details={"language": own.name},
+        )

@@ -1,0 +1,269 @@
+"""A run as a stream: NDJSON and server-sent events over HTTP, messages over a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from kernelagent.errors import ApiError, InternalError, InvalidJson, InvalidRequest
+from kernelagent.execution.messages import Message, MessageMaker, complete, dump, refusal
+from kernelagent.execution.models import ExecuteRequest
+from kernelagent.execution.service import (
+    CLIENT_LEFT,
+    ExecutionService,
+    Submission,
+    check_request,
+)
+
+NDJSON = "application/x-ndjson"
+EVENT_STREAM = "text/event-stream"
+
+# A published client loses messages that arrive in one read with another: at least 5 ms between two.
+_PACE = 0.006
+
+# Requests that may wait on one WebSocket behind the one that runs.
+_SOCKET_BACKLOG = 100
+
+
+def wanted_stream(accept: str) -> str | None:
+    """The streaming media type that an Accept header asks for, if it does."""
+    for media_type in accept.split(","):
+        name = media_type.partition(";")[0].strip().lower()
+        if name in (NDJSON, EVENT_STREAM):
+            return name
+    return None
+
+
+async def until_disconnect(receive: Receive) -> None:
+    """Wait until the client of this request is gone; its body must have been read.
+
+    Done here and not by the framework, whose behaviour depends on what the server announces.
+    """
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class StreamedRun(Response):
+    """A response: the messages of one run, as they happen.
+
+    The headers go out before the code runs. A keepalive follows each pause, in the queue too. A
+    client that leaves interrupts the run.
+    """
+
+    def __init__(
+        self,
+        service: ExecutionService,
+        request: ExecuteRequest,
+        media_type: str,
+        keepalive: float,
+    ) -> None:
+        # Proxies must not collect the stream.
+        super().__init__(media_type=media_type, headers={"X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._service = service
+        self._request = request
+        self._media_type = media_type
+        self._keepalive = keepalive
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        async with self._service.submit(self._request, streamed=True) as submission:
+            leaving = asyncio.create_task(until_disconnect(receive))
+            try:
+                await self._send_all(submission, leaving, send)
+            finally:
+                leaving.cancel()
+                await _leave(submission, self._request)
+
+    async def _send_all(
+        self, submission: Submission, leaving: asyncio.Task[None], send: Send
+    ) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        messages = stream_messages(submission, rich=True)
+        upcoming = asyncio.ensure_future(anext(messages, None))
+        try:
+            while not leaving.done():
+                either: list[asyncio.Future[Any]] = [upcoming, leaving]
+                await asyncio.wait(
+                    either, timeout=self._keepalive, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not upcoming.done():
+                    if not leaving.done():
+                        await _send_body(send, self._encode({"type": "keepalive"}))
+                    continue
+                message = upcoming.result()
+                if message is None:
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+                    return
+                await _send_body(send, self._encode(message))
+                upcoming = asyncio.ensure_future(anext(messages, None))
+        finally:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+            await messages.aclose()
+
+    def _encode(self, message: Message) -> bytes:
+        line = dump(message)
+        if self._media_type == NDJSON:
+            return f"{line}\n".encode()
+        if message["type"] == "keepalive":
+            return b": keepalive\n\n"
+        return f"event: {message['type']}\ndata: {line}\n\n".encode()
+
+
+async def stream_messages(submission: Submission, *, rich: bool) -> AsyncGenerator[Message]:
+    """All messages of a run, `complete` last whatever happens."""
+    execution = submission.execution
+    maker = MessageMaker(execution, rich=rich)
+    if execution.feed is None:
+        raise RuntimeError("the run was not submitted for streaming")
+    while events := await execution.feed.next():
+        for event in events:
+            for message in maker.messages(event):
+                yield message
+    try:
+        result = await asyncio.shield(execution.finished)
+    except ApiError as error:
+        yield refusal(error)
+        yield complete(False)
+        return
+    except Exception:
+        yield refusal(InternalError("the run failed inside the service"))
+        yield complete(False)
+        return
+    yield maker.result(result)
+    yield complete(result.success)
+
+
+async def _send_body(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _leave(submission: Submission, request: ExecuteRequest) -> None:
+    """Settle a run whose reader is done: interrupt what is unfinished, unless it may go on."""
+    finished = submission.execution.finished
+    if finished.done():
+        return
+    if request.on_disconnect != "continue":
+        submission.cancel(CLIENT_LEFT)
+    elif not request.isolated:
+        return
+    await asyncio.shield(asyncio.wait([finished]))
+
+
+class RunSocket:
+    """One WebSocket on which runs are asked for, one after the other.
+
+    Client messages: `execute` (the fields of POST /execute), `input` (`data` or `value` answers a
+    prompt), `interrupt`. Each run ends with `complete`. A client that leaves interrupts its run.
+    """
+
+    def __init__(
+        self, websocket: WebSocket, service: ExecutionService, *, language: str | None, rich: bool
+    ) -> None:
+        self._websocket = websocket
+        self._service = service
+        self._language = language
+        self._rich = rich
+        self._backlog: asyncio.Queue[dict[str, Any] | ApiError] = asyncio.Queue(_SOCKET_BACKLOG)
+        self._submission: Submission | None = None
+        self._sent_at = 0.0
+        self._sending = asyncio.Lock()
+
+    async def serve(self) -> None:
+        """Accept the connection and work until the client leaves."""
+        await self._websocket.accept()
+        worker = asyncio.create_task(self._work())
+        try:
+            while True:
+                await self._take(await self._websocket.receive_text())
+        except (WebSocketDisconnect, KeyError):
+            # KeyError: a binary frame, which this protocol does not have.
+            pass
+        finally:
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+
+    async def _take(self, text: str) -> None:
+        try:
+            message = json.loads(text)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            self._enqueue(InvalidJson("a message is not a JSON object"))
+            return
+        match message.get("type", "execute"):
+            case "execute":
+                self._enqueue(message)
+            case "input":
+                await self._answer(message)
+            case "interrupt":
+                if self._submission is not None:
+                    self._submission.interrupt()
+            case unknown:
+                self._enqueue(
+                    InvalidRequest(
+                        f"unknown message type {str(unknown)[:64]!r}; known are execute, input, "
+                        "interrupt"
+                    )
+                )
+
+    def _enqueue(self, item: dict[str, Any] | ApiError) -> None:
+        try:
+            self._backlog.put_nowait(item)
+        except asyncio.QueueFull:
+            # Closing is the only answer that cannot be mistaken for that of another run.
+            raise WebSocketDisconnect(1008) from None
+
+    async def _answer(self, message: dict[str, Any]) -> None:
+        value = message.get("data", message.get("value", ""))
+        try:
+            if self._submission is None:
+                raise InvalidRequest("nothing runs that could ask for input")
+            self._submission.session.answer_input(
+                str(value), execution_id=self._submission.execution.id
+            )
+        except ApiError as error:
+            await self._send(refusal(error))
+
+    async def _work(self) -> None:
+        while True:
+            item = await self._backlog.get()
+            if isinstance(item, ApiError):
+                await self._refuse(item)
+                continue
+            try:
+                request = check_request(item, language=self._language)
+                await self._run(request)
+            except ApiError as error:
+                await self._refuse(error)
+
+    async def _run(self, request: ExecuteRequest) -> None:
+        async with self._service.submit(request, streamed=True) as submission:
+            self._submission = submission
+            try:
+                messages = stream_messages(submission, rich=self._rich)
+                async for message in messages:
+                    await self._send(message)
+            finally:
+                self._submission = None
+                await _leave(submission, request)
+
+    async def _refuse(self, error: ApiError) -> None:
+        await self._send(refusal(error))
+        await self._send(complete(False))
+
+    async def _send(self, message: Message) -> None:
+        async with self._sending:
+            pause = self._sent_at + _PACE - time.monotonic()
+            if pause > 0:
+                await asyncio.sleep(pause)
+            await self._websocket.send_text(dump(message))
+            self._sent_at = time.monotonic()

@@ -1,0 +1,277 @@
+"""The kernel engine: languages, pools and sessions, opened and closed as one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from kernelagent.errors import (
+    ConfigurationError,
+    DirectoryNotFound,
+    InvalidRequest,
+    ServiceClosing,
+    SessionExists,
+    SessionLimit,
+    SessionNotFound,
+)
+from kernelagent.jupyter.kernel import Kernel, kernel_environment
+from kernelagent.jupyter.languages import Language, Languages
+from kernelagent.jupyter.memory import default_limit
+from kernelagent.jupyter.pool import Pool
+from kernelagent.jupyter.session import Session, SessionFacts, SessionPolicy, check_directory
+from kernelagent.settings import Settings
+
+log = logging.getLogger(__name__)
+
+DEFAULT_SESSION = "default"
+_SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SWEEP_INTERVAL = 5.0
+
+
+class Engine:
+    """Everything that runs code; use as an async context manager."""
+
+    def __init__(self, settings: Settings, languages: Languages | None = None) -> None:
+        self.settings = settings
+        self.languages = languages or Languages.load()
+        self.workspace = settings.workspace
+        self._policy = SessionPolicy(
+            workspace=settings.workspace,
+            queue_limit=settings.queue_limit,
+            interrupt_grace=settings.interrupt_grace,
+            kernel_memory=settings.kernel_memory or default_limit(),
+            spill_bytes=settings.spill_bytes,
+        )
+        self._sessions: dict[str, Session] = {}
+        self._pools: dict[str, Pool] = {}
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._runtime_dir: Path | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def __aenter__(self) -> Engine:
+        try:
+            await asyncio.to_thread(self._make_directories)
+            self._context = zmq.Context()
+            # One file descriptor per socket and peer; the default of 1023 ends at 250 kernels.
+            self._context.set(zmq.MAX_SOCKETS, 8192)
+            for language in self.languages:
+                if language.available:
+                    pool = self._pool(language)
+                    pool.fill()
+            self._sweeper = asyncio.create_task(self._sweep(), name="session expiry")
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End all sessions and kernels; nothing is left behind."""
+        self._closing = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        sessions = list(self._sessions.values())
+        self._sessions.clear()
+        reason = "the service is shutting down"
+        await asyncio.gather(*(session.close(reason) for session in sessions))
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+        if self._context is not None:
+            await asyncio.to_thread(self._context.destroy, 0)
+        if self._runtime_dir is not None:
+            await asyncio.to_thread(shutil.rmtree, self._runtime_dir, ignore_errors=True)
+
+    @property
+    def sessions(self) -> Iterator[Session]:
+        """All sessions, oldest first."""
+        return iter(list(self._sessions.values()))
+
+    @property
+    def ready(self) -> bool:
+        """Whether the default language has a warm kernel, or runs one already."""
+        pool = self._pools.get("python")
+        return pool is not None and (pool.idle > 0 or pool.facts["leased"] > 0)
+
+    @property
+    def pool_facts(self) -> dict[str, dict[str, Any]]:
+        """The state of each pool, by language."""
+        return {name: pool.facts for name, pool in self._pools.items()}
+
+    def idle_kernels(self, language: str) -> list[Kernel]:
+        """The warm kernels of a language that nobody has leased."""
+        pool = self._pools.get(language)
+        return pool.idle_kernels if pool is not None else []
+
+    def session(self, session_id: str, language: str | None = None) -> Session:
+        """The session `session_id`; `default` is the language's own. Raises SessionNotFound.
+
+        A default session that does not exist yet is made; its kernel comes with the first run.
+        """
+        if self._closing:
+            raise ServiceClosing("the service is shutting down")
+        wanted = self.languages.find(language)
+        default_id = f"{DEFAULT_SESSION}-{wanted.name}"
+        if session_id in (DEFAULT_SESSION, default_id):
+            session = self._sessions.get(default_id)
+            if session is None:
+                session = self._add(SessionFacts(default_id, wanted, is_default=True))
+            return session
+        if session_id not in self._sessions:
+            # The default of another language, named by its id.
+            prefix, _, name = session_id.partition("-")
+            if prefix == DEFAULT_SESSION and name in {known.name for known in self.languages}:
+                return self.session(DEFAULT_SESSION, name)
+            raise SessionNotFound(f"no session has the id {session_id[:64]!r}")
+        return self._sessions[session_id]
+
+    def find(self, session_id: str) -> Session:
+        """The existing session `session_id`; raises SessionNotFound."""
+        if session_id == DEFAULT_SESSION:
+            session_id = f"{DEFAULT_SESSION}-python"
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise SessionNotFound(f"no session has the id {session_id[:64]!r}")
+        return session
+
+    async def create_session(
+        self,
+        *,
+        language: str | None = None,
+        session_id: str | None = None,
+        name: str = "",
+        workdir: str | None = None,
+        env: Mapping[str, str] | None = None,
+        idle_timeout: float | None = None,
+    ) -> Session:
+        """A new session with its kernel ready; nothing of it is left if that fails."""
+        wanted = self.languages.find(language)
+        wanted.kernelspec  # noqa: B018 - raises LanguageNotAvailable before anything is made
+        if session_id is None:
+            session_id = uuid.uuid4().hex[:16]
+        elif not _SESSION_ID.fullmatch(session_id) or session_id.startswith(DEFAULT_SESSION):
+            raise InvalidRequest(
+                "a session id has 1 to 64 of the characters A-Z a-z 0-9 . _ - and does not begin "
+                "with 'default'"
+            )
+        if session_id in self._sessions:
+            raise SessionExists(f"a session has the id {session_id!r} already")
+        facts = SessionFacts(
+            session_id,
+            wanted,
+            name=name,
+            cwd=await self.directory(workdir),
+            env=dict(env or {}),
+            idle_timeout=(
+                self.settings.session_idle_timeout if idle_timeout is None else idle_timeout
+            ),
+        )
+        session = self._add(facts)
+        try:
+            await session.open()
+        except BaseException:
+            await self._remove(session)
+            raise
+        return session
+
+    async def close_session(self, session_id: str) -> None:
+        """End a session; raises SessionNotFound."""
+        await self._remove(self.find(session_id))
+
+    @contextlib.asynccontextmanager
+    async def isolated_session(self, language: str | None) -> AsyncIterator[Session]:
+        """A session with a fresh kernel for one run, ended afterwards."""
+        wanted = self.languages.find(language)
+        session = self._add(SessionFacts(f"isolated-{uuid.uuid4().hex[:12]}", wanted))
+        try:
+            yield session
+        finally:
+            await asyncio.shield(self._remove(session))
+
+    async def directory(self, workdir: str | None) -> Path | None:
+        """The existing directory `workdir`, relative to the workspace; raises DirectoryNotFound."""
+        path = check_directory(workdir, self.workspace)
+        if path is not None and not await asyncio.to_thread(path.is_dir):
+            raise DirectoryNotFound(
+                f"workdir does not exist or is no directory: {path}", details={"path": str(path)}
+            )
+        return path
+
+    def _add(self, facts: SessionFacts) -> Session:
+        if self._closing:
+            raise ServiceClosing("the service is shutting down")
+        limit = self.settings.max_sessions
+        if len(self._sessions) >= limit:
+            raise SessionLimit(
+                f"{limit} sessions exist, as many as the settings allow; close one first",
+                details={"limit": limit},
+            )
+        facts.language.kernelspec  # noqa: B018 - raises LanguageNotAvailable
+        session = Session(facts, self._pool(facts.language), self._policy)
+        self._sessions[session.id] = session
+        return session
+
+    async def _remove(self, session: Session) -> None:
+        self._sessions.pop(session.id, None)
+        await session.close()
+
+    def _pool(self, language: Language) -> Pool:
+        pool = self._pools.get(language.name)
+        if pool is None:
+            pool = self._pools[language.name] = Pool(
+                lambda: self._start_kernel(language),
+                min_idle=self.settings.pool_idle,
+                limit=self.settings.max_kernels,
+            )
+        return pool
+
+    async def _start_kernel(self, language: Language) -> Kernel:
+        if self._context is None or self._runtime_dir is None:
+            raise ServiceClosing("the service has not started")
+        return await Kernel.start(
+            language,
+            self._context,
+            runtime_dir=self._runtime_dir,
+            cwd=self.workspace,
+            env=kernel_environment({}, self.settings.kernel_env),
+            timeout=self.settings.kernel_start_timeout,
+        )
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_INTERVAL)
+            await self.expire_sessions()
+
+    async def expire_sessions(self) -> None:
+        """Close the sessions that have been idle for longer than they may."""
+        for session in list(self._sessions.values()):
+            limit = session.facts.idle_timeout
+            if 0 < limit < session.idle_seconds:
+                log.info("session %s expired after %g s without a run", session.id, limit)
+                try:
+                    await self._remove(session)
+                except Exception:
+                    log.exception("an expired session could not be closed")
+
+    def _make_directories(self) -> None:
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        parent = self.settings.runtime_parent
+        parent.mkdir(parents=True, exist_ok=True)
+        self._runtime_dir = Path(tempfile.mkdtemp(prefix="ka-", dir=parent))
+        longest = len(str(self._runtime_dir / ("x" * 16))) + 2
+        if longest > 107:
+            raise ConfigurationError(
+                f"KERNELAGENT_RUNTIME_DIR is too long for socket paths: {self._runtime_dir}"
+            )

@@ -1,0 +1,225 @@
+"""One Jupyter kernel process: started, proven ready, interrupted, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from kernelagent.errors import DirectoryNotFound, KernelStartFailed
+from kernelagent.jupyter.connection import Connection, Endpoint
+from kernelagent.jupyter.languages import Language
+from kernelagent.jupyter.memory import oom_kills
+from kernelagent.jupyter.messages import Message
+from kernelagent.jupyter.provisioner import PlainProvisioner
+from kernelagent.process import ExitStatus
+
+log = logging.getLogger(__name__)
+
+# What a kernel may know of the service's environment; secrets have other names.
+_INHERITED = frozenset(
+    """
+    PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR TERM LD_LIBRARY_PATH
+    VIRTUAL_ENV CONDA_PREFIX IPYTHONDIR MPLCONFIGDIR OMP_NUM_THREADS
+    XDG_RUNTIME_DIR XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME
+    HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY http_proxy https_proxy no_proxy all_proxy
+    SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE
+    CUDA_VISIBLE_DEVICES CUDA_HOME NVIDIA_VISIBLE_DEVICES
+    """.split()
+)
+
+# A kernel that is asked to leave runs its exit functions; it may not take longer.
+_SHUTDOWN_GRACE = 1.0
+_CONFIGURE_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """Why a kernel is gone."""
+
+    status: ExitStatus
+    out_of_memory: bool
+    last_words: str
+
+    def describe(self) -> str:
+        """A sentence for people."""
+        cause = self.status.describe()
+        if self.out_of_memory:
+            return f"the kernel was killed because memory ran out ({cause})"
+        return f"the kernel died with {cause}"
+
+
+def kernel_environment(extra: Mapping[str, str], inherited: tuple[str, ...] = ()) -> dict[str, str]:
+    """The environment a kernel starts with: a white list of ours, then `extra`."""
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if (name in _INHERITED or name in inherited or name.startswith("LC_"))
+        and not name.startswith("KERNELAGENT_")
+    }
+    return {**env, **extra}
+
+
+class Kernel:
+    """A running kernel; `start` makes one, `stop` must be awaited in any case."""
+
+    def __init__(
+        self, language: Language, endpoint: Endpoint, provisioner: PlainProvisioner, name: str
+    ) -> None:
+        self.id = name
+        self.language = language
+        self.endpoint = endpoint
+        self.provisioner = provisioner
+        self.info: dict[str, Any] = {}
+        self.connection: Connection
+        self.on_late: Callable[[Message], None] | None = None
+        self.started_at = time.time()
+        self.used = False
+        self._oom_kills = oom_kills()
+        self._stopping: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(
+        cls,
+        language: Language,
+        context: zmq.Context[zmq.Socket[bytes]],
+        *,
+        runtime_dir: Path,
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout: float,
+    ) -> Kernel:
+        """A kernel that answers; raises KernelStartFailed with what it said, leaving nothing."""
+        kernel_id = uuid.uuid4().hex[:16]
+        spec = language.kernelspec
+        endpoint = Endpoint.create(runtime_dir, kernel_id)
+        kernel = cls(
+            language, endpoint, PlainProvisioner(kernel_id=kernel_id, kernel_spec=spec), kernel_id
+        )
+        try:
+            kernel.connection = Connection(context, endpoint, kernel._take_unclaimed)
+            await kernel.provisioner.launch_kernel(
+                language.command(endpoint.file),
+                # The kernel ends with us: ours by the parent-death signal, others by polling.
+                env={**spec.env, **env, "JPY_PARENT_PID": str(os.getpid())},
+                cwd=cwd,
+                connection_info=endpoint.info,
+            )
+            await kernel._wait_until_ready(timeout)
+        except BaseException as error:
+            await kernel.stop(polite=False)
+            if isinstance(error, OSError):
+                raise KernelStartFailed(
+                    f"the {language.name} kernel cannot be started: {error}",
+                    details={"language": language.name},
+                ) from error
+            raise
+        return kernel
+
+    @property
+    def pid(self) -> int:
+        return self.provisioner.pid
+
+    @property
+    def exited(self) -> asyncio.Future[ExitStatus]:
+        return self.provisioner.exited
+
+    @property
+    def alive(self) -> bool:
+        return self.provisioner.has_process and not self.exited.done()
+
+    def death(self) -> Death:
+        """Why the kernel ended; only to be asked once `exited` is done."""
+        status = self.exited.result()
+        killed = status.signal == signal.SIGKILL
+        memory = killed and oom_kills() > self._oom_kills
+        return Death(status, memory, _last_words(self.provisioner.stderr_tail))
+
+    def interrupt(self) -> None:
+        """Ask what runs to stop, as Ctrl-C does."""
+        if self.language.kernelspec.interrupt_mode == "message":
+            self.connection.tell("interrupt_request", {}, channel="control")
+            return
+        self.provisioner.signal(signal.SIGINT)
+        # A kernel that sleeps in its event loop (`await`) sees the signal only when it wakes.
+        self.connection.tell("kernel_info_request", {})
+
+    def kill(self) -> None:
+        """End the process at once; `stop` is still owed."""
+        self.provisioner.signal(signal.SIGKILL)
+
+    async def configure(self, env: Mapping[str, str], cwd: Path | None) -> None:
+        """Set the session's environment and directory for good; raises DirectoryNotFound."""
+        if not env and cwd is None:
+            return
+        if not self.language.has_side_channel:
+            return
+        content: dict[str, Any] = {"op": "configure", "env": dict(env)}
+        if cwd is not None:
+            content["cwd"] = str(cwd)
+        async with asyncio.timeout(_CONFIGURE_TIMEOUT):
+            reply = await self.connection.ask("kernelagent_request", content)
+        if reply.content.get("status") != "ok":
+            raise DirectoryNotFound(str(reply.content.get("evalue")), details={"path": str(cwd)})
+
+    async def stop(self, *, polite: bool = True) -> None:
+        """End the kernel and everything it started; remove its files. May be repeated."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(polite))
+        # A caller that is cancelled must not leave half a kernel behind.
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, polite: bool) -> None:
+        try:
+            if polite and self.used and self.alive:
+                self.connection.tell("shutdown_request", {"restart": False}, channel="control")
+                await asyncio.wait([self.exited], timeout=_SHUTDOWN_GRACE)
+            await self.provisioner.kill()
+        finally:
+            if hasattr(self, "connection"):
+                self.connection.close()
+            self.endpoint.remove()
+
+    async def _wait_until_ready(self, timeout: float) -> None:
+        ready = asyncio.create_task(self.connection.prove())
+        try:
+            either: list[asyncio.Future[Any]] = [ready, self.exited]
+            await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                self.info = ready.result().content
+                return
+        finally:
+            ready.cancel()
+        details = {
+            "language": self.language.name,
+            "stderr": self.provisioner.stderr_tail[-4096:],
+        }
+        if self.exited.done():
+            status = self.exited.result().describe()
+            raise KernelStartFailed(
+                f"the {self.language.name} kernel ended with {status} while it started",
+                details=details,
+            )
+        raise KernelStartFailed(
+            f"the {self.language.name} kernel did not answer within {timeout:g} s of its start",
+            details=details,
+        )
+
+    def _take_unclaimed(self, message: Message) -> None:
+        if self.on_late is not None:
+            self.on_late(message)
+
+
+def _last_words(stderr: str) -> str:
+    """The crash report at the end of `stderr`, if there is one; else its last lines."""
+    start = stderr.rfind("Fatal Python error")
+    return stderr[start:][:2000] if start >= 0 else stderr[-1000:]

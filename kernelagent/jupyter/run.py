@@ -1,0 +1,288 @@
+"""One run on one kernel: sent, followed to its end, stopped when it must be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from kernelagent.errors import DirectoryNotFound
+from kernelagent.jupyter.kernel import Kernel
+from kernelagent.jupyter.memory import MemoryExcess, watch_memory
+from kernelagent.jupyter.messages import Message
+from kernelagent.jupyter.outputs import OutputCollector
+
+# The reply may be lost after an interrupt, and `idle` by a faulty kernel: how long to wait for the
+# second of the two. The wait for `idle` begins anew with each output.
+_REPLY_GRACE = 0.05
+_REPLY_GRACE_INTERRUPTED = 0.25
+_IDLE_GRACE = 1.0
+
+# Until a run has begun, an idle kernel ignores the interrupt that is meant for it.
+_BEGIN_GRACE = 0.25
+
+# Short runs need no watch over their memory.
+_MEMORY_WATCH_AFTER = 0.05
+
+
+class Outcome(StrEnum):
+    """How a run ended."""
+
+    OK = "ok"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    INTERRUPTED = "interrupted"
+    KERNEL_DIED = "kernel_died"
+    OUT_OF_MEMORY = "out_of_memory"
+    CANCELLED = "cancelled"
+
+
+@dataclass(slots=True)
+class Ending:
+    """What is known once a run is over; `message` explains every outcome but ok and error."""
+
+    outcome: Outcome
+    exit_code: int
+    execution_count: int | None
+    message: str = ""
+    state_lost: bool = False
+    never_ran: bool = False
+
+
+@dataclass(slots=True)
+class RunLimits:
+    """Seconds and bytes; `grace` is between the interrupt and the kill."""
+
+    timeout: float
+    grace: float
+    memory: int
+
+
+@dataclass(slots=True)
+class Stop:
+    """Why a run is stopped from outside."""
+
+    outcome: Outcome
+    reason: str
+
+
+class Run:
+    """Follows one execute_request; `go` once, `stop` and `answer` at any time."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        collector: OutputCollector,
+        limits: RunLimits,
+        *,
+        on_begin: Callable[[int | None], None],
+        on_prompt: Callable[[str, bool], None],
+    ) -> None:
+        self._kernel = kernel
+        self._collector = collector
+        self._limits = limits
+        self._on_begin = on_begin
+        self._on_prompt = on_prompt
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._stopped: asyncio.Future[Stop] = self._loop.create_future()
+        self._begun = asyncio.Event()
+        self._grace: asyncio.TimerHandle | None = None
+        self._idle = False
+        self._reply: dict[str, Any] | None = None
+        self._count: int | None = None
+        self._allow_stdin = False
+        self._interrupted = False
+        self._killed = False
+        self._excess: MemoryExcess | None = None
+        self.awaits_input = False
+
+    async def go(self, content: dict[str, Any], metadata: dict[str, Any]) -> Ending:
+        """Send the request and return when the kernel can take the next one, or is gone.
+
+        Raises DirectoryNotFound if the kernel could not enter the run's directory.
+        """
+        kernel, loop = self._kernel, self._loop
+        self._allow_stdin = bool(content.get("allow_stdin"))
+        timer = loop.call_later(
+            self._limits.timeout,
+            self.stop,
+            Outcome.TIMEOUT,
+            f"the run was stopped after its time limit of {self._limits.timeout:g} s",
+        )
+        kernel.used = True
+        kernel.exited.add_done_callback(self._on_exit)
+        watch = asyncio.create_task(self._watch_memory())
+        msg_id = kernel.connection.execute(content, metadata, self)
+        try:
+            await asyncio.wait((self._over, self._stopped), return_when=asyncio.FIRST_COMPLETED)
+            if not self._over.done():
+                await self._interrupt()
+            if kernel.exited.done() and not (self._idle and self._reply):
+                await kernel.connection.settle()
+                return self._ending_of_death()
+            return self._ending()
+        finally:
+            timer.cancel()
+            watch.cancel()
+            kernel.exited.remove_done_callback(self._on_exit)
+            kernel.connection.forget(msg_id)
+            if self._grace is not None:
+                self._grace.cancel()
+
+    def stop(self, outcome: Outcome, reason: str) -> None:
+        """Interrupt the run, then kill it if it goes on; the first call decides the outcome."""
+        if not self._stopped.done():
+            self._stopped.set_result(Stop(outcome, reason))
+
+    def answer(self, value: str) -> None:
+        """Answer the prompt that the run waits for."""
+        self.awaits_input = False
+        self._kernel.connection.answer_input(value)
+
+    def on_iopub(self, message: Message) -> None:
+        if message.type == "status":
+            if message.content.get("execution_state") == "idle":
+                self._idle = True
+                self._check_over()
+            return
+        if message.type == "execute_input":
+            self._count = message.content.get("execution_count")
+            self._on_begin(self._count)
+        else:
+            self._collector.take(message)
+            if self._reply is not None:
+                self._wait_for_idle()
+        self._begun.set()
+
+    def on_reply(self, message: Message) -> None:
+        self._reply = message.content
+        self._check_over()
+
+    def on_stdin(self, message: Message) -> None:
+        if message.type != "input_request":
+            return
+        if not self._allow_stdin:
+            self._kernel.connection.answer_input("")
+            return
+        self.awaits_input = True
+        content = message.content
+        self._on_prompt(str(content.get("prompt", "")), bool(content.get("password")))
+
+    def _check_over(self) -> None:
+        if self._idle and self._reply is not None:
+            self._finish()
+        elif self._idle:
+            grace = _REPLY_GRACE_INTERRUPTED if self._interrupted else _REPLY_GRACE
+            self._finish_after(grace)
+        else:
+            self._wait_for_idle()
+
+    def _wait_for_idle(self) -> None:
+        if not self._idle:
+            self._finish_after(_IDLE_GRACE)
+
+    def _finish_after(self, seconds: float) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+        self._grace = self._loop.call_later(seconds, self._finish)
+
+    def _finish(self) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
+
+    def _on_exit(self, _: object) -> None:
+        self._finish()
+
+    async def _watch_memory(self) -> None:
+        await asyncio.sleep(_MEMORY_WATCH_AFTER)
+        self._excess = await watch_memory(self._kernel.pid, self._limits.memory)
+        self._kernel.kill()
+
+    async def _interrupt(self) -> None:
+        if not self._begun.is_set():
+            begun = asyncio.create_task(self._begun.wait())
+            await asyncio.wait(
+                (begun, self._over), timeout=_BEGIN_GRACE, return_when=asyncio.FIRST_COMPLETED
+            )
+            begun.cancel()
+        self._interrupted = True
+        # Twice: code may catch the first one, and a signal at the very start can be lost.
+        for _ in range(2):
+            if self._over.done():
+                return
+            self._kernel.interrupt()
+            await asyncio.wait((self._over,), timeout=self._limits.grace / 2)
+        if not self._over.done():
+            self._killed = True
+            self._kernel.kill()
+            await self._over
+
+    def _ending(self) -> Ending:
+        reply = self._reply or {}
+        status = reply.get("status")
+        count = reply.get("execution_count", self._count)
+        if self._stopped.done():
+            stop = self._stopped.result()
+            return Ending(
+                stop.outcome,
+                124 if stop.outcome is Outcome.TIMEOUT else 130,
+                count,
+                message=f"{stop.reason}; it was interrupted and the session's state is kept",
+            )
+        if status in ("aborted", "abort"):
+            return Ending(
+                Outcome.CANCELLED,
+                1,
+                count,
+                message="the kernel did not run the code: it was still aborting",
+                never_ran=self._count is None,
+            )
+        error = self._collector.error
+        if status == "error" and error is None:
+            if reply.get("ename") == "ScopeError":
+                raise DirectoryNotFound(str(reply.get("evalue")))
+            self._collector.take(Message("error", "", "", reply))
+            error = self._collector.error
+        if error is not None and status != "ok":
+            exit_code = _exit_code(error)
+            return Ending(Outcome.OK if exit_code == 0 else Outcome.ERROR, exit_code, count)
+        return Ending(Outcome.OK, 0, count)
+
+    def _ending_of_death(self) -> Ending:
+        death = self._kernel.death()
+        code = death.status.code
+        signal = death.status.signal
+        exit_code = 128 + signal if signal is not None else (code or 1)
+        lost = "the session's state is lost"
+        if self._excess is not None:
+            used, limit = (round(n / 2**20) for n in (self._excess.used, self._excess.limit))
+            message = f"the run used {used} MiB of memory, {limit} MiB are allowed; {lost}"
+            return Ending(Outcome.OUT_OF_MEMORY, 137, self._count, message, state_lost=True)
+        if self._stopped.done():
+            stop = self._stopped.result()
+            how = (
+                "it did not react to the interrupt, so its kernel was killed"
+                if self._killed
+                else death.describe()
+            )
+            message = f"{stop.reason}; {how} and {lost}"
+            exit_code = 124 if stop.outcome is Outcome.TIMEOUT else 130
+            return Ending(stop.outcome, exit_code, self._count, message, state_lost=True)
+        outcome = Outcome.OUT_OF_MEMORY if death.out_of_memory else Outcome.KERNEL_DIED
+        message = f"{death.describe()}; {lost}"
+        if death.last_words.strip():
+            message = f"{message}\n{death.last_words.strip()}"
+        return Ending(outcome, exit_code, self._count, message, state_lost=True)
+
+
+def _exit_code(error: dict[str, Any]) -> int:
+    """1, or what the code itself gave to sys.exit."""
+    if error["ename"] != "SystemExit":
+        return 1
+    value = error["evalue"].strip()
+    if value in ("", "None"):
+        return 0
+    return int(value) & 0xFF if value.lstrip("-").isdigit() else 1

@@ -1,0 +1,216 @@
+"""Start a process in a group of its own, notice its end at once, leave nothing of it behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# In the environment of each process that we start and so of all its descendants: it finds the
+# ones that left the process group (setsid, daemons).
+MARKER = "KERNELAGENT_PROCESS"
+
+_STDERR_TAIL = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How a process ended: an exit code, or the number of the signal that ended it."""
+
+    code: int | None = None
+    signal: int | None = None
+
+    def describe(self) -> str:
+        """A phrase such as "exit code 3" or "signal 9 (SIGKILL)"."""
+        if self.signal is None:
+            return f"exit code {self.code}"
+        try:
+            name = signal.Signals(self.signal).name
+        except ValueError:
+            name = "unknown"
+        return f"signal {self.signal} ({name})"
+
+
+class ChildProcess:
+    """A running child; made by `start`, ended by `kill`, which must be awaited in any case."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], marker: str) -> None:
+        self._popen = popen
+        self._marker = marker
+        self._loop = asyncio.get_running_loop()
+        self.pid = popen.pid
+        self.exited: asyncio.Future[ExitStatus] = self._loop.create_future()
+        self._stderr_tail = bytearray()
+        self._pidfd = os.pidfd_open(popen.pid)
+        self._loop.add_reader(self._pidfd, self._on_exit)
+        self._stderr_fd = -1
+        if popen.stderr is not None:
+            self._stderr_fd = popen.stderr.fileno()
+            os.set_blocking(self._stderr_fd, False)
+            self._loop.add_reader(self._stderr_fd, self._on_stderr)
+
+    @classmethod
+    def start(
+        cls, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, marker: str
+    ) -> ChildProcess:
+        """Start `argv` as the leader of a new session; raises OSError.
+
+        stdin and stdout are the null device; the last 16 KiB of stderr are kept. Called on the
+        loop's own thread: the child asks to be killed when the thread that started it ends.
+        """
+        popen = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**env, MARKER: marker},
+            cwd=cwd,
+            start_new_session=True,
+        )
+        try:
+            return cls(popen, marker)
+        except BaseException:
+            popen.kill()
+            popen.wait()
+            if popen.stderr is not None:
+                popen.stderr.close()
+            raise
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has not ended yet, as far as it was noticed."""
+        return not self.exited.done()
+
+    @property
+    def stderr_tail(self) -> str:
+        """The end of what the process itself wrote to stderr."""
+        self._on_stderr()
+        return bytes(self._stderr_tail).decode("utf-8", "replace")
+
+    def send_signal(self, number: int, *, group: bool = False) -> None:
+        """Signal the process, or its whole group; nothing happens if it has ended."""
+        if not self.running:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if group:
+                os.killpg(self.pid, number)
+            else:
+                os.kill(self.pid, number)
+
+    async def kill(self) -> None:
+        """End the process and every descendant, those in other sessions too; may be repeated."""
+        self.send_signal(signal.SIGKILL, group=True)
+        await asyncio.shield(self.exited)
+        await asyncio.to_thread(kill_marked, self._marker)
+
+    def _on_exit(self) -> None:
+        # The zombie still holds its id, so this can hit nobody else's group.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        code = self._popen.wait()
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._on_stderr()
+        if self._popen.stderr is not None:
+            self._loop.remove_reader(self._stderr_fd)
+            self._stderr_fd = -1
+            self._popen.stderr.close()
+        if not self.exited.done():
+            self.exited.set_result(ExitStatus(code=code) if code >= 0 else ExitStatus(signal=-code))
+
+    def _on_stderr(self) -> None:
+        if self._stderr_fd < 0:
+            return
+        # A bounded number of reads: a child that floods stderr must not hold the loop.
+        for _ in range(16):
+            try:
+                data = os.read(self._stderr_fd, 65536)
+            except BlockingIOError:
+                return
+            if not data:
+                self._loop.remove_reader(self._stderr_fd)
+                return
+            self._stderr_tail += data
+            del self._stderr_tail[:-_STDERR_TAIL]
+
+
+def kill_marked(marker: str) -> int:
+    """Kill every process that carries `marker`, wherever it moved to; returns their number.
+
+    Blocks on /proc, so it is called in a thread.
+    """
+    wanted = f"{MARKER}={marker}".encode()
+    killed = 0
+    while True:
+        found = 0
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                pidfd = os.pidfd_open(int(entry.name))
+            except OSError:
+                continue
+            try:
+                if wanted in (entry / "environ").read_bytes().split(b"\0") and not _is_zombie(
+                    entry
+                ):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    found += 1
+            except OSError:
+                continue
+            finally:
+                os.close(pidfd)
+        # Repeated until a pass finds none: one of them may have forked in between.
+        if not found:
+            return killed
+        killed += found
+
+
+def _is_zombie(entry: Path) -> bool:
+    return b") Z " in (entry / "stat").read_bytes()
+
+
+def tree_memory(pid: int) -> int:
+    """Bytes of memory that `pid` and its descendants use, shared pages counted once.
+
+    Blocks on /proc, so it is called in a thread. 0 if the process has gone.
+    """
+    total = 0
+    for member in _tree(pid):
+        try:
+            with Path(f"/proc/{member}/smaps_rollup").open("rb") as rollup:
+                for line in rollup:
+                    if line.startswith(b"Pss:"):
+                        total += int(line.split()[1]) * 1024
+                        break
+        except OSError:
+            continue
+    return total
+
+
+def resident_memory(pid: int) -> int:
+    """Bytes of resident memory of `pid` and its descendants; an upper bound of `tree_memory`."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = 0
+    for member in _tree(pid):
+        try:
+            total += int(Path(f"/proc/{member}/statm").read_bytes().split()[1]) * page
+        except (OSError, IndexError):
+            continue
+    return total
+
+
+def _tree(pid: int) -> list[int]:
+    members = [pid]
+    for member in members:
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{member}/task").iterdir():
+                with contextlib.suppress(OSError):
+                    children = (task / "children").read_bytes()
+                    members.extend(int(child) for child in children.split())
+    return members

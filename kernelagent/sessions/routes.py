@@ -1,0 +1,229 @@
+"""Routes of sessions: make, list, end, restart, interrupt, ask."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from kernelagent.auth import SESSIONS, require
+from kernelagent.errors import InvalidRequest
+from kernelagent.execution.models import ErrorResponse
+from kernelagent.jupyter.engine import Engine
+from kernelagent.jupyter.session import Session
+from kernelagent.responses import utc_timestamp
+from kernelagent.sessions.models import (
+    CodePosition,
+    CompleteResponse,
+    CreateSession,
+    InputRequest,
+    InspectPosition,
+    InspectResponse,
+    InterruptResponse,
+    JupyterSession,
+    JupyterSessionList,
+    SessionDetail,
+    SessionInfo,
+    SessionList,
+    SessionMessage,
+    TranscriptItem,
+    VariableList,
+)
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 409)
+}
+
+router = APIRouter(tags=["sessions"], dependencies=[Depends(require(SESSIONS))], responses=_ERRORS)
+
+
+def _engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def _info(session: Session, engine: Engine) -> dict[str, Any]:
+    kernel = session.kernel
+    facts = session.facts
+    return {
+        "id": session.id,
+        "language": facts.language.name,
+        "name": facts.name,
+        "is_default": facts.is_default,
+        "state": session.state,
+        "kernel_id": kernel.id if kernel else None,
+        "pid": kernel.pid if kernel else None,
+        "generation": session.generation,
+        "workdir": str(facts.cwd or engine.workspace),
+        "queued": session.queued,
+        "queue_limit": engine.settings.queue_limit,
+        "executions": session.runs,
+        "idle_timeout": facts.idle_timeout,
+        "created_at": utc_timestamp(session.created_at),
+        "last_activity": utc_timestamp(session.last_activity),
+    }
+
+
+def _detail(session: Session, engine: Engine) -> SessionDetail:
+    transcript = [
+        TranscriptItem(
+            execution_id=entry.execution_id,
+            execution_count=entry.execution_count,
+            outcome=entry.outcome,
+            submitted_at=utc_timestamp(entry.submitted_at),
+            execution_time=round(entry.seconds, 6),
+        )
+        for entry in session.transcript
+    ]
+    return SessionDetail(**_info(session, engine), transcript=transcript)
+
+
+@router.post("/sessions", status_code=201)
+async def create_session(request: Request, wanted: CreateSession) -> SessionDetail:
+    """Make a session; it is answered when its kernel is ready."""
+    engine = _engine(request)
+    session = await engine.create_session(
+        language=wanted.language,
+        session_id=wanted.id,
+        name=wanted.name or "",
+        workdir=wanted.workdir,
+        env=wanted.env,
+        idle_timeout=wanted.idle_timeout,
+    )
+    return _detail(session, engine)
+
+
+@router.get("/sessions")
+async def list_sessions(request: Request) -> SessionList:
+    """All sessions, oldest first."""
+    engine = _engine(request)
+    sessions = [SessionInfo(**_info(session, engine)) for session in engine.sessions]
+    return SessionList(sessions=sessions, count=len(sessions))
+
+
+@router.get("/sessions/{session_id}")
+async def get_session(request: Request, session_id: str) -> SessionDetail:
+    """One session with its last runs."""
+    engine = _engine(request)
+    return _detail(engine.find(session_id), engine)
+
+
+@router.delete("/sessions/{session_id}")
+async def delete_session(request: Request, session_id: str) -> SessionMessage:
+    """End a session: what runs is stopped, what waits is cancelled, its processes are ended."""
+    session = _engine(request).find(session_id)
+    await _engine(request).close_session(session.id)
+    return SessionMessage(id=session.id, message="the session was closed")
+
+
+@router.post("/sessions/{session_id}/restart")
+async def restart_session(request: Request, session_id: str) -> SessionDetail:
+    """Give a session a fresh kernel; what runs or waits is cancelled."""
+    engine = _engine(request)
+    session = engine.find(session_id)
+    await session.restart()
+    return _detail(session, engine)
+
+
+@router.post("/sessions/{session_id}/interrupt")
+async def interrupt_session(request: Request, session_id: str) -> InterruptResponse:
+    """Interrupt what runs; the session keeps its state unless the code ignores it."""
+    session = _engine(request).find(session_id)
+    interrupted = session.interrupt()
+    message = "the run was interrupted" if interrupted else "nothing was running"
+    return InterruptResponse(id=session.id, interrupted=interrupted, message=message)
+
+
+@router.post("/sessions/{session_id}/input")
+async def send_input(request: Request, session_id: str, answer: InputRequest) -> SessionMessage:
+    """Answer a prompt of a run that is streamed over HTTP."""
+    session = _engine(request).find(session_id)
+    session.answer_input(answer.value, execution_id=answer.execution_id)
+    return SessionMessage(id=session.id, message="the answer was passed on")
+
+
+@router.post("/sessions/{session_id}/complete")
+async def complete_code(
+    request: Request, session_id: str, position: CodePosition
+) -> CompleteResponse:
+    """What could stand at the cursor; touches neither execution count nor history."""
+    content = {"code": position.code, "cursor_pos": _cursor(position)}
+    reply = await _ask(request, session_id, "complete_request", content, position.timeout)
+    return CompleteResponse(
+        matches=reply.get("matches", []),
+        cursor_start=reply.get("cursor_start", content["cursor_pos"]),
+        cursor_end=reply.get("cursor_end", content["cursor_pos"]),
+        metadata=reply.get("metadata", {}),
+    )
+
+
+@router.post("/sessions/{session_id}/inspect")
+async def inspect_code(
+    request: Request, session_id: str, position: InspectPosition
+) -> InspectResponse:
+    """What is known about the thing at the cursor; touches neither count nor history."""
+    content = {
+        "code": position.code,
+        "cursor_pos": _cursor(position),
+        "detail_level": position.detail_level,
+    }
+    reply = await _ask(request, session_id, "inspect_request", content, position.timeout)
+    return InspectResponse(
+        found=bool(reply.get("found")),
+        data=reply.get("data", {}),
+        metadata=reply.get("metadata", {}),
+    )
+
+
+@router.get("/sessions/{session_id}/variables")
+async def list_variables(
+    request: Request,
+    session_id: str,
+    limit: Annotated[int, Query(ge=1, le=5000)] = 500,
+    timeout: Annotated[float, Query(gt=0, le=60)] = 10.0,
+) -> VariableList:
+    """Name, type, shape, size and a preview of each variable; runs no user code."""
+    session = _session(request, session_id)
+    if not session.facts.language.has_side_channel:
+        raise InvalidRequest(f"{session.facts.language.name} sessions cannot list variables")
+    content = {"op": "variables", "limit": limit}
+    reply = await session.ask("kernelagent_request", content, timeout)
+    return VariableList.model_validate(reply)
+
+
+@router.get("/jupyter/sessions")
+async def list_jupyter_sessions(request: Request) -> JupyterSessionList:
+    """All sessions, in the words of Jupyter."""
+    sessions = [
+        JupyterSession(
+            id=session.id,
+            kernel_id=session.kernel.id if session.kernel else "",
+            execution_state=session.state,
+            connections=session.queued + (session.state == "busy"),
+            last_activity=utc_timestamp(session.last_activity),
+            language=session.facts.language.name,
+            path=str(session.facts.cwd or _engine(request).workspace),
+            name=session.facts.name or session.id,
+        )
+        for session in _engine(request).sessions
+    ]
+    return JupyterSessionList(sessions=sessions, count=len(sessions))
+
+
+def _session(request: Request, session_id: str) -> Session:
+    """An existing session, or a language's default one, which is made by the first use."""
+    return _engine(request).session(session_id)
+
+
+def _cursor(position: CodePosition) -> int:
+    if position.cursor_pos is None:
+        return len(position.code)
+    if position.cursor_pos > len(position.code):
+        raise InvalidRequest("cursor_pos is beyond the end of code")
+    return position.cursor_pos
+
+
+async def _ask(
+    request: Request, session_id: str, msg_type: str, content: dict[str, Any], timeout: float
+) -> dict[str, Any]:
+    return await _session(request, session_id).ask(msg_type, content, timeout)

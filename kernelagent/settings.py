@@ -1,0 +1,199 @@
+"""Every setting of the service, read from `KERNELAGENT_*` and documented in one place."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from kernelagent.errors import ConfigurationError
+
+ENV_PREFIX = "KERNELAGENT_"
+
+# Settings whose value may be given as the name of a file that holds it: KERNELAGENT_X_FILE.
+_FILE_VARIANTS = ("jwt_secret", "jwt_public_key")
+
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+def _default_state_dir() -> Path:
+    return Path.home() / ".local" / "state" / "kernelagent"
+
+
+class Settings(BaseSettings):
+    """The service's settings; durations are seconds, sizes are bytes."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(7777, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    workspace: Path = Field(
+        Path("/workspace"), description="Directory in which everything starts; made if missing."
+    )
+    state_dir: Path = Field(
+        default_factory=_default_state_dir,
+        description="Directory for the generated key and for what must survive a restart.",
+    )
+    runtime_dir: Path | None = Field(
+        None,
+        description="Parent of the private directory for kernel sockets; default: the system's "
+        "temporary directory. Keep it short: socket paths end at 107 bytes.",
+    )
+    sandbox_id: str = Field(
+        "local", min_length=1, max_length=128, description="The id that tokens must carry."
+    )
+    log_level: str = Field("info", description="debug, info, warning or error.")
+    log_format: str = Field("json", pattern="^(json|text)$", description="json or text.")
+
+    no_auth: bool = Field(
+        False, description="Serve without tokens; refused unless the host is a loopback address."
+    )
+    jwt_secret: SecretStr | None = Field(
+        None,
+        description="Shared secret for HS256 tokens, 32 bytes or more. With neither this nor a "
+        "public key, a secret is made once and kept in the state directory with mode 0600. "
+        "KERNELAGENT_JWT_SECRET_FILE names a file instead.",
+    )
+    jwt_public_key: str | None = Field(
+        None,
+        description="PEM of an Ed25519 public key: only EdDSA tokens are accepted and the service "
+        "can issue none. KERNELAGENT_JWT_PUBLIC_KEY_FILE names a file instead.",
+    )
+    token_ttl: float = Field(7 * 86400.0, gt=0, description="Life of the tokens we issue.")
+
+    max_body_bytes: int = Field(
+        64 * 2**20, ge=1024, description="Largest request body; above it the answer is 413."
+    )
+    max_timeout: float = Field(
+        86400.0, gt=0, description="Upper bound of a run's timeout; larger values are lowered."
+    )
+    default_timeout: float = Field(60.0, gt=0, description="Time limit of a run that names none.")
+    queue_limit: int = Field(
+        100, ge=1, description="Runs that may wait in one session; one more is refused with 409."
+    )
+    interrupt_grace: float = Field(
+        2.0, gt=0, description="How long an interrupted run may take to end before it is killed."
+    )
+    output_bytes: int = Field(
+        8 * 2**20,
+        ge=1024,
+        description="Output of one run that is kept in its answer; the rest goes to a file in the "
+        "workspace, which the answer names.",
+    )
+    output_items: int = Field(
+        1000, ge=1, description="Displayed outputs of one run kept in its answer."
+    )
+    max_output_bytes: int = Field(
+        256 * 2**20, ge=1024, description="Highest output budget that a request may ask for."
+    )
+    spill_bytes: int = Field(
+        2 * 2**30,
+        ge=0,
+        description="Largest total of the files that keep one run's excess output; 0 keeps none.",
+    )
+    keepalive: float = Field(
+        5.0, gt=0, description="Pause after which a silent stream sends a keepalive."
+    )
+
+    pool_idle: int = Field(
+        1, ge=0, le=64, description="Warm, never-used kernels kept ready for each language."
+    )
+    max_kernels: int = Field(
+        256, ge=1, description="Kernels alive at once; a session beyond that is refused with 409."
+    )
+    max_sessions: int = Field(
+        200, ge=1, description="Sessions alive at once; one more is refused with 409."
+    )
+    session_idle_timeout: float = Field(
+        3600.0,
+        ge=0,
+        description="A session without runs for this long is closed; 0 keeps it. The default "
+        "session of a language stays.",
+    )
+    kernel_start_timeout: float = Field(
+        60.0, gt=0, description="How long a kernel may take from its start to its first answer."
+    )
+    kernel_memory: int | None = Field(
+        None,
+        ge=64 * 2**20,
+        description="Memory one kernel and its children may use; above it the run ends as "
+        "out_of_memory. Default: three quarters of what the machine or container has.",
+    )
+    kernel_env: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Names of the service's variables that kernels inherit beside the usual ones "
+        "(PATH, HOME, LANG, ...), separated by commas. KERNELAGENT_* never are.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        for name in _FILE_VARIANTS:
+            variable = f"{ENV_PREFIX}{name.upper()}_FILE"
+            path = os.environ.get(variable)
+            if not path or values.get(name) is not None:
+                continue
+            try:
+                values[name] = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(
+                    f"{variable} names a file that cannot be read: {error}"
+                ) from error
+        return values
+
+    @field_validator("kernel_env", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
+
+    @field_validator("workspace", "state_dir", "runtime_dir")
+    @classmethod
+    def _make_absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        return self.host in _LOOPBACK or self.host.startswith("127.")
+
+    @property
+    def runtime_parent(self) -> Path:
+        """Where the private directory for kernel sockets is made."""
+        return self.runtime_dir or Path(tempfile.gettempdir())
+
+    def check(self) -> None:
+        """Refuse combinations that would leave an open door; raises ConfigurationError."""
+        if self.no_auth and not self.is_loopback:
+            raise ConfigurationError(
+                f"--no-auth is refused on {self.host}: anyone who can reach it could run code. "
+                "Listen on 127.0.0.1 or leave authentication on."
+            )
+        secret = self.jwt_secret.get_secret_value() if self.jwt_secret else None
+        if secret is not None and len(secret.encode()) < 32:
+            raise ConfigurationError("KERNELAGENT_JWT_SECRET must have at least 32 bytes")
+        if secret is not None and self.jwt_public_key is not None:
+            raise ConfigurationError(
+                "set KERNELAGENT_JWT_SECRET or KERNELAGENT_JWT_PUBLIC_KEY, not both"
+            )
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment and `overrides` (a value of None is no override)."""
+    given = {key: value for key, value in overrides.items() if value is not None}
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = ENV_PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+        raise ConfigurationError(f"{name}: {first['msg']}") from None
+    settings.check()
+    return settings

@@ -1,0 +1,1 @@
+"""Parts of kernelagent that run inside the user's Python kernel."""

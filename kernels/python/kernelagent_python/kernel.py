@@ -1,0 +1,112 @@
+"""The kernel class: requests carry environment and directory as data, and can ask for variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ipykernel.ipkernel import IPythonKernel
+from IPython.core.error import StdinNotImplementedError
+from traitlets import Float
+
+from kernelagent_python.scope import RunScope, ScopeError, configure
+from kernelagent_python.variables import list_variables
+
+SIDE_CHANNEL = "kernelagent"
+
+_NO_INPUT = (
+    "input() has nobody to ask: this run is answered in one piece. Run it as a stream "
+    "(WebSocket /execute/stream, or Accept: application/x-ndjson) to answer prompts."
+)
+
+
+class KernelagentKernel(IPythonKernel):  # type: ignore[misc,unused-ignore] # untyped base
+    """IPythonKernel plus a side channel that user code does not see.
+
+    `metadata["kernelagent"]` of an execute_request may hold `env` (strings) and `cwd`: both hold
+    for that run and are undone exactly. A `kernelagent_request` on the shell channel (operations
+    `configure` and `variables`) is answered by a `kernelagent_reply`; it touches neither the
+    execution count nor the history.
+    """
+
+    msg_types = [*IPythonKernel.msg_types, "kernelagent_request"]  # noqa: RUF012
+
+    # Stock kernels pause before each reply in the hope that output overtakes it; our client waits
+    # for `idle`, which follows all output.
+    _execute_sleep = Float(0.0).tag(config=True)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._run_scope = RunScope()
+
+    async def do_execute(
+        self,
+        code: str,
+        silent: bool,
+        store_history: bool = True,
+        user_expressions: dict[str, str] | None = None,
+        allow_stdin: bool = False,
+        *,
+        cell_meta: dict[str, Any] | None = None,
+        cell_id: str | None = None,
+    ) -> dict[str, Any]:
+        request = (cell_meta or {}).get(SIDE_CHANNEL) or {}
+        try:
+            self._run_scope.enter(request.get("env") or {}, request.get("cwd"))
+        except ScopeError as error:
+            return _failure(error) | {"execution_count": self.execution_count, "payload": []}
+        try:
+            reply: dict[str, Any] = await super().do_execute(
+                code,
+                silent,
+                store_history,
+                user_expressions,
+                allow_stdin,
+                cell_meta=cell_meta,
+                cell_id=cell_id,
+            )
+            return reply
+        finally:
+            self._run_scope.leave()
+
+    async def kernelagent_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Answer one question or order of the side channel."""
+        try:
+            content = self._answer(parent["content"])
+        except ScopeError as error:
+            content = _failure(error)
+        self.session.send(stream, "kernelagent_reply", content, parent, ident=ident)
+
+    def raw_input(self, prompt: str = "") -> str:
+        if not self._allow_stdin:
+            raise StdinNotImplementedError(_NO_INPUT)
+        answer: str = super().raw_input(prompt)
+        return answer
+
+    def getpass(self, prompt: str = "", stream: Any = None) -> str:
+        if not self._allow_stdin:
+            raise StdinNotImplementedError(_NO_INPUT)
+        answer: str = super().getpass(prompt, stream)
+        return answer
+
+    def _answer(self, content: dict[str, Any]) -> dict[str, Any]:
+        self._run_scope.leave()
+        match content.get("op"):
+            case "configure":
+                configure(content.get("env") or {}, content.get("unset") or [], content.get("cwd"))
+                return {"status": "ok"}
+            case "variables":
+                shell = self.shell
+                listing = list_variables(
+                    shell.user_ns, shell.user_ns_hidden, limit=content.get("limit", 500)
+                )
+                return {"status": "ok", **listing}
+            case unknown:
+                return {
+                    "status": "error",
+                    "ename": "ValueError",
+                    "evalue": f"unknown operation {unknown!r}",
+                }
+
+
+def _failure(error: ScopeError) -> dict[str, Any]:
+    return {"status": "error", "ename": "ScopeError", "evalue": str(error), "traceback": []}

@@ -1,0 +1,100 @@
+"""Standard streams that reach the client promptly and in messages of bounded size."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from ipykernel.iostream import OutStream
+
+_FLUSH_INTERVAL = 0.05
+_LARGEST_MESSAGE = 256 * 1024
+_DEADLY = {signal.SIGKILL, signal.SIGTERM, signal.SIGABRT, signal.SIGSEGV, signal.SIGQUIT}
+
+
+class PromptOutStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
+    """An OutStream that sends the first line after a pause at once.
+
+    Stock streams hold everything back for 0.2 s, in a buffer without a bound. Here a line that
+    follows a pause leaves before `write` returns, so that it is seen at once and survives a crash
+    right behind it; what follows is gathered for 50 ms or 256 KiB, whichever comes first.
+    """
+
+    flush_interval = _FLUSH_INTERVAL
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._flushed_at = 0.0
+        self._unflushed = 0
+        super().__init__(*args, **kwargs)
+
+    def set_parent(self, parent: dict[str, Any]) -> None:
+        # A new cell: its first line is not held back because the last cell has just printed.
+        self._flushed_at = 0.0
+        super().set_parent(parent)
+
+    def _flush(self) -> None:
+        if self._unflushed:
+            self._flushed_at = time.monotonic()
+            self._unflushed = 0
+        super()._flush()
+
+    def write(self, string: str) -> int | None:
+        # A huge text is sent in parts: clients limit the size of one message.
+        if len(string) > _LARGEST_MESSAGE:
+            for start in range(0, len(string), _LARGEST_MESSAGE):
+                self.write(string[start : start + _LARGEST_MESSAGE])
+            return len(string)
+        written: int | None = super().write(string)
+        if not self._is_master_process():
+            return written
+        self._unflushed += len(string)
+        # Only whole lines: print() writes its line end apart, and both belong in one message.
+        if self._unflushed >= _LARGEST_MESSAGE or (
+            string.endswith("\n") and time.monotonic() - self._flushed_at > self.flush_interval
+        ):
+            self.flush()
+        return written
+
+
+def flush_before_exit() -> None:
+    """Let a kernel that ends itself send what it printed; forked children end as always.
+
+    Covers `os._exit`, `os.abort` and a deadly `os.kill` of the kernel by its own code.
+    """
+    kernel_pid = os.getpid()
+    leave, abort, kill = os._exit, os.abort, os.kill
+
+    def send_all() -> None:
+        if os.getpid() != kernel_pid:
+            return
+        for stream in (sys.stdout, sys.stderr):
+            # A broken stream must not keep the process from ending.
+            with contextlib.suppress(Exception):
+                stream.flush()
+        # The messages have left Python; ZeroMQ's own thread writes them to the socket.
+        time.sleep(0.01)
+
+    @functools.wraps(leave)
+    def exit_after_flush(status: int) -> Any:
+        send_all()
+        leave(status)
+
+    @functools.wraps(abort)
+    def abort_after_flush() -> Any:
+        send_all()
+        abort()
+
+    @functools.wraps(kill)
+    def kill_after_flush(pid: int, signal_number: int) -> None:
+        if pid in (kernel_pid, 0, -kernel_pid) and signal_number in _DEADLY:
+            send_all()
+        kill(pid, signal_number)
+
+    os._exit = exit_after_flush
+    os.abort = abort_after_flush
+    os.kill = kill_after_flush

@@ -1,0 +1,72 @@
+"""Nothing is left behind: processes, descriptors, threads, files."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+from pathlib import Path
+
+import psutil
+
+from kernelagent.jupyter.engine import Engine
+from kernelagent.settings import Settings
+from tests.jupyter.conftest import EngineFactory, run
+
+
+def _descriptors() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count, not paths
+
+
+async def _warm_threads() -> None:
+    """Let the loop's thread pool grow to its full size, which it keeps."""
+    size = min(32, (os.cpu_count() or 1) + 4)
+    barrier = threading.Barrier(size)
+    await asyncio.gather(*(asyncio.to_thread(barrier.wait, 10) for _ in range(size)))
+
+
+async def test_a_hundred_sessions_leave_nothing(
+    faulty_engine: EngineFactory, runtime_dir: Path
+) -> None:
+    engine = await faulty_engine()
+    await _warm_threads()
+    session = await engine.create_session()
+    await run(session, "print x")
+    await engine.close_session(session.id)
+    before = (_descriptors(), threading.active_count(), len(psutil.Process().children(True)))
+    files = sorted(runtime_dir.rglob("*"))
+    for _ in range(10):
+        sessions = await asyncio.gather(*(engine.create_session() for _ in range(10)))
+        await asyncio.gather(*(run(session, "print x\nsetsid") for session in sessions))
+        await asyncio.gather(*(engine.close_session(session.id) for session in sessions))
+    after = (_descriptors(), threading.active_count(), len(psutil.Process().children(True)))
+    assert after == before
+    assert sorted(runtime_dir.rglob("*")) == files
+
+
+async def test_an_engine_leaves_nothing(settings: Settings, runtime_dir: Path) -> None:
+    await _warm_threads()
+    before = (_descriptors(), threading.active_count(), psutil.Process().children(True))
+    for _ in range(2):
+        async with Engine(settings) as engine:
+            await run(engine.session("default"), "print('x' * 100_000)")
+    after = (_descriptors(), threading.active_count(), psutil.Process().children(True))
+    assert after == before
+    assert not list(runtime_dir.iterdir())
+
+
+async def test_an_engine_that_fails_to_open_leaves_nothing(
+    settings: Settings, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    before = _descriptors()
+    for _ in range(3):
+        try:
+            await Engine(settings.model_copy(update={"workspace": blocked / "x"})).__aenter__()
+        except OSError:
+            continue
+        raise AssertionError("a workspace below a file was accepted")
+    assert _descriptors() == before
