@@ -39,7 +39,7 @@ $(INSTALLED): pyproject.toml scripts/setup.sh
 
 $(DEVELOPING): $(INSTALLED)
 	@echo "Installing what the checks and tests need"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,rich-tests]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,rich-tests,clients]'
 	@touch $@
 
 clean:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 MARKER = "KERNELAGENT_PROCESS"
 
 _STDERR_TAIL = 16 * 1024
+_KILL_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class ChildProcess:
         self.pid = popen.pid
         self.exited: asyncio.Future[ExitStatus] = self._loop.create_future()
         self._stderr_tail = bytearray()
+        self._pinned: list[int] = []
         self._pidfd = os.pidfd_open(popen.pid)
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._stderr_fd = -1
@@ -102,10 +105,27 @@ class ChildProcess:
             else:
                 os.kill(self.pid, number)
 
+    async def pin_descendants(self) -> None:
+        """Take hold of the descendants of now, so that `kill` finds them when their parent is gone.
+
+        It finds those that neither the group nor the marker does: a child in a session and with an
+        environment of its own.
+        """
+        if self.running:
+            self._pinned += await asyncio.to_thread(_descendants, self.pid)
+
     async def kill(self) -> None:
         """End the process and every descendant, those in other sessions too; may be repeated."""
-        self.send_signal(signal.SIGKILL, group=True)
-        await asyncio.shield(self.exited)
+        await self.pin_descendants()
+        try:
+            self.send_signal(signal.SIGKILL, group=True)
+            await asyncio.shield(self.exited)
+        finally:
+            pinned, self._pinned = self._pinned, []
+            for pidfd in pinned:
+                with contextlib.suppress(OSError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                os.close(pidfd)
         await asyncio.to_thread(kill_marked, self._marker)
 
     def _on_exit(self) -> None:
@@ -145,9 +165,11 @@ def kill_marked(marker: str) -> int:
     Blocks on /proc, so it is called in a thread.
     """
     wanted = f"{MARKER}={marker}".encode()
-    killed = 0
-    while True:
-        found = 0
+    killed: set[int] = set()
+    # One that hangs inside the system cannot be ended: not waited for without end.
+    deadline = time.monotonic() + _KILL_TIMEOUT
+    while time.monotonic() < deadline:
+        found = set()
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
@@ -160,15 +182,25 @@ def kill_marked(marker: str) -> int:
                     entry
                 ):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    found += 1
+                    found.add(int(entry.name))
             except OSError:
                 continue
             finally:
                 os.close(pidfd)
+        killed |= found
         # Repeated until a pass finds none: one of them may have forked in between.
         if not found:
-            return killed
-        killed += found
+            break
+    return len(killed)
+
+
+def _descendants(pid: int) -> list[int]:
+    """Process descriptors, which stay right whatever happens to the ids."""
+    pinned = []
+    for member in _tree(pid)[1:]:
+        with contextlib.suppress(OSError):
+            pinned.append(os.pidfd_open(member))
+    return pinned
 
 
 def _is_zombie(entry: Path) -> bool:

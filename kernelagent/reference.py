@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
 
+from kernelagent import errors
 from kernelagent.app import create_app
 from kernelagent.errors import ApiError
 from kernelagent.settings import ENV_PREFIX, Settings
@@ -26,8 +27,9 @@ def pages() -> dict[str, str]:
 
 def error_classes() -> Iterator[type[ApiError]]:
     """Every error that a caller can see, in the order of the code."""
-    yield ApiError
-    yield from ApiError.__subclasses__()
+    for value in vars(errors).values():
+        if isinstance(value, type) and issubclass(value, ApiError) and value is not ApiError:
+            yield value
 
 
 def _settings() -> str:
@@ -62,15 +64,14 @@ def _errors() -> str:
     ]
     for error in error_classes():
         meaning = (inspect.getdoc(error) or "").splitlines()[0]
-        if error is ApiError:
-            continue
         lines.append(f"| `{error.code}` | {error.status} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
 def _routes() -> str:
-    # No lifespan: nothing is started, and without authentication no key is made.
-    app = create_app(Settings(no_auth=True))
+    # No lifespan: nothing is started, and without authentication no key is made. The environment
+    # must not show in the page, so it is not read.
+    app = create_app(Settings.model_construct(no_auth=True))
     lines = [
         "# Routes\n",
         "The fields of each are in the OpenAPI document, `/openapi.json`, and as a page at "

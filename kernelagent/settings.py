@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tempfile
 from pathlib import Path
@@ -17,17 +18,22 @@ ENV_PREFIX = "KERNELAGENT_"
 # Settings whose value may be given as the name of a file that holds it: KERNELAGENT_X_FILE.
 _FILE_VARIANTS = ("jwt_secret", "jwt_public_key")
 
-_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
-
 
 def _default_state_dir() -> Path:
-    return Path.home() / ".local" / "state" / "kernelagent"
+    try:
+        return Path.home() / ".local" / "state" / "kernelagent"
+    except RuntimeError:
+        raise ConfigurationError(
+            f"this user has no home directory: set {ENV_PREFIX}STATE_DIR"
+        ) from None
 
 
 class Settings(BaseSettings):
     """The service's settings; durations are seconds, sizes are bytes."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="ignore", frozen=True, allow_inf_nan=False
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(7777, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
@@ -158,12 +164,19 @@ class Settings(BaseSettings):
     @field_validator("workspace", "state_dir", "runtime_dir")
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:
-        return None if value is None else value.expanduser().absolute()
+        try:
+            return None if value is None else value.expanduser().absolute()
+        except RuntimeError as error:
+            raise ValueError(str(error)) from None
 
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the service."""
-        return self.host in _LOOPBACK or self.host.startswith("127.")
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            # Any other name may mean any address.
+            return False
 
     @property
     def runtime_parent(self) -> Path:
@@ -177,7 +190,7 @@ class Settings(BaseSettings):
                 f"--no-auth is refused on {self.host}: anyone who can reach it could run code. "
                 "Listen on 127.0.0.1 or leave authentication on."
             )
-        secret = self.jwt_secret.get_secret_value() if self.jwt_secret else None
+        secret = None if self.jwt_secret is None else self.jwt_secret.get_secret_value()
         if secret is not None and len(secret.encode()) < 32:
             raise ConfigurationError("KERNELAGENT_JWT_SECRET must have at least 32 bytes")
         if secret is not None and self.jwt_public_key is not None:

@@ -226,7 +226,7 @@ def _directories(settings: Settings) -> Iterator[Check]:
         (state, "state directory's mode", 0o022, 700),
         (secret, "key's mode", 0o077, 600),
     ):
-        if path.exists():
+        if _exists(path):
             actual = path.stat().st_mode & 0o777
             how = f"chmod {mode} {path}"
             yield _check("system", name, not actual & forbidden, f"{actual:o}", how)
@@ -244,7 +244,7 @@ def _directories(settings: Settings) -> Iterator[Check]:
 def _writable(name: str, path: Path, option: str) -> Check:
     """Whether `path` is a directory we can write, or can be made."""
     existing = path
-    while not existing.exists() and existing != existing.parent:
+    while not _exists(existing) and existing != existing.parent:
         existing = existing.parent
     usable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     state = "" if existing == path else " (will be made)"
@@ -255,6 +255,13 @@ def _writable(name: str, path: Path, option: str) -> Check:
         f"{path}{state}" if usable else f"{path} cannot be written",
         f"choose another with {option}",
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # in a directory of someone else
+        return False
 
 
 def _memory(settings: Settings) -> Check:

@@ -31,6 +31,7 @@ class Printer:
         self._save_inlined = save_inlined
         self._images = 0
         self._at_line_start = True
+        self._last: TextIO = sys.stdout
         self._parts: list[str] = []
         self._output: object = None
         self._is_shown = False
@@ -129,13 +130,14 @@ class Printer:
 
     def _end_line(self) -> None:
         if not self._at_line_start:
-            self._write(sys.stdout, "\n")
+            self._write(self._last, "\n")
 
     def _write(self, stream: TextIO, text: str) -> None:
         if text:
             stream.write(text)
             stream.flush()
             self._at_line_start = text.endswith("\n")
+            self._last = stream
 
 
 def _text(mime: str, data: Any) -> str:

@@ -53,7 +53,8 @@ class Prompts:
         self._printer.prompt(message["prompt"])
         reader = self._reader or self._open_terminal()
         line = await reader.line(hidden=bool(message["password"])) if reader else None
-        self._printer.answered()
+        if line is not None:
+            self._printer.answered()
         # 409: the run ended while the line was typed.
         with contextlib.suppress(ServiceError):
             if line is not None:

@@ -88,7 +88,10 @@ def _is_first_start(settings: Settings) -> bool:
 
     if settings.no_auth or settings.jwt_secret or settings.jwt_public_key:
         return False
-    return not (settings.state_dir / SECRET_FILE).exists()
+    try:
+        return not (settings.state_dir / SECRET_FILE).exists()
+    except OSError:  # what is wrong with the directory is told when the key is read
+        return False
 
 
 def _listen(host: str, port: int) -> socket.socket:

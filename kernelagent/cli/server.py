@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
@@ -13,8 +14,10 @@ import uvicorn
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-# Requests that still run are cancelled after this many seconds of a shutdown.
+# Seconds of a shutdown: what runs may finish; then the service ends it and says so to its client;
+# whoever has not taken that answer is cut off.
 _GRACE = 5
+_LAST_GRACE = 5
 _WEBSOCKET_MESSAGE = 16 * 2**20
 _WEBSOCKET_PING = 20.0
 _BACKLOG = 2048
@@ -37,7 +40,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 server_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=_GRACE,
+                timeout_graceful_shutdown=_GRACE + _LAST_GRACE,
                 backlog=_BACKLOG,
             )
         )
@@ -55,10 +58,12 @@ class Server(uvicorn.Server):
             raise
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ending = asyncio.create_task(super().shutdown(sockets=sockets))
+        await asyncio.wait([ending], timeout=_GRACE)
         try:
-            await super().shutdown(sockets=sockets)
-        finally:
             await self._stack.aclose()
+        finally:
+            await ending
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)

@@ -16,14 +16,16 @@ from kernelagent.jupyter.execution import (
     Skipped,
     StreamEvent,
 )
-from kernelagent.jupyter.outputs import Clear, Display, Failure, MimeBundle, Text, Update
+from kernelagent.jupyter.outputs import Clear, Display, Failure, MimeBundle, Output, Text, Update
 from kernelagent.responses import utc_timestamp
 
 Message = dict[str, Any]
 
-# Published clients end a stream at a message of 1 MiB; some lose one beyond 64 KiB of text.
+# Published clients end a stream at a message of 1 MiB; some lose one beyond 64 KiB of text. Both
+# mean bytes on the wire, where a character can take twelve.
 _LONGEST_TEXT = 48 * 1024
 _LONGEST_DATA = 512 * 1024
+_LONGEST_PHRASE = 8 * 1024
 
 
 class MessageMaker:
@@ -48,25 +50,15 @@ class MessageMaker:
                 }
             case Text():
                 kind = "stderr" if event.name == "stderr" else "stdout"
-                for start in range(0, len(event.text), _LONGEST_TEXT):
-                    part = event.text[start : start + _LONGEST_TEXT]
+                for part in _pieces(event.text, _LONGEST_TEXT):
                     yield {"type": kind, "data": part, "timestamp": now}
             case Failure():
                 yield from self.messages(Text("stderr", traceback_text(event.output)))
-                yield {
-                    "type": "error",
-                    "error": f"{event.output['ename']}: {event.output['evalue']}",
-                    "message": f"{event.output['ename']}: {event.output['evalue']}",
-                    "code": "EXECUTION_ERROR",
-                    "ename": event.output["ename"],
-                    "evalue": event.output["evalue"],
-                    "traceback": event.output["traceback"],
-                    "timestamp": now,
-                }
+                yield {**_error(event.output), "timestamp": now}
             case Prompt():
                 yield {
                     "type": "input_request",
-                    "prompt": event.prompt,
+                    "prompt": _phrase(event.prompt),
                     "password": event.password,
                     "execution_id": self._execution.id,
                     "timestamp": now,
@@ -97,12 +89,22 @@ class MessageMaker:
     def result(self, result: Result) -> Message:
         """The message that says what the run came to; with the last data of each kind if small."""
         message = {"type": "result", **facts(result)}
+        room = _LONGEST_DATA
+        if result.late_outputs:
+            size = _size(result.late_outputs)
+            if size <= room:
+                message["late_outputs"] = result.late_outputs
+                room -= size
+            else:
+                message["notes"] = [*result.notes, "late output was too large for this stream"]
         if not self._rich:
             found = slots(result.outputs)
-            if _size(found) <= _LONGEST_DATA:
+            if _size(found) <= room:
                 return {**found, **message}
-        elif "result" in (found := slots(result.outputs)) and len(found["result"]) <= _LONGEST_TEXT:
-            message["result"] = found["result"]
+        else:
+            text = slots(result.outputs).get("result")
+            if text is not None and _size(text) <= _LONGEST_TEXT:
+                message["result"] = text
         return message
 
 
@@ -128,6 +130,21 @@ def dump(message: Message) -> str:
     return json.dumps(message, ensure_ascii=True, separators=(",", ":"))
 
 
+def _error(output: Output) -> Message:
+    sentence = _phrase(f"{output['ename']}: {output['evalue']}")
+    traceback = output["traceback"]
+    return {
+        "type": "error",
+        "error": sentence,
+        "message": sentence,
+        "code": "EXECUTION_ERROR",
+        "ename": output["ename"],
+        "evalue": _phrase(output["evalue"]),
+        # It has just been sent as text on stderr.
+        "traceback": traceback if _size(traceback) <= _LONGEST_DATA else [],
+    }
+
+
 def _bundle_messages(head: Message, bundle: MimeBundle) -> Iterator[Message]:
     primary = primary_type(bundle)
     label = source(bundle)
@@ -144,16 +161,33 @@ def _bundle_messages(head: Message, bundle: MimeBundle) -> Iterator[Message]:
             yield {**message, "data": data}
             continue
         text = data if isinstance(data, str) else json.dumps(data)
-        parts = range(0, len(text), _LONGEST_DATA)
-        for number, start in enumerate(parts, 1):
+        parts = list(_pieces(text, _LONGEST_DATA))
+        for number, part in enumerate(parts, 1):
             yield {
                 **message,
-                "data": text[start : start + _LONGEST_DATA],
+                "data": part,
                 "part": number,
                 "parts": len(parts),
                 "encoding": "text" if isinstance(data, str) else "json",
             }
 
 
+def _pieces(text: str, longest: int) -> Iterator[str]:
+    """`text` in pieces that take at most `longest` bytes in a message."""
+    for start in range(0, len(text), longest):
+        piece = text[start : start + longest]
+        if _size(piece) <= longest:
+            yield piece
+        else:
+            half = len(piece) // 2
+            yield from _pieces(piece[:half], longest)
+            yield from _pieces(piece[half:], longest)
+
+
+def _phrase(text: str) -> str:
+    return text if len(text) <= _LONGEST_PHRASE else f"{text[:_LONGEST_PHRASE]} ..."
+
+
 def _size(data: Any) -> int:
-    return len(data) if isinstance(data, str) else len(json.dumps(data))
+    """Bytes of `data` in a message, its quotes not counted."""
+    return len(json.dumps(data)) - 2

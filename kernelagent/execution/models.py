@@ -14,6 +14,16 @@ Text = Annotated[str, StringConstraints(strict=True)]
 _LONGEST_NAME = 4096
 
 
+def check_environment(env: dict[str, str] | None) -> dict[str, str] | None:
+    """`env` if the system can hold it; raises ValueError."""
+    for name, value in (env or {}).items():
+        if not name or "=" in name or "\0" in name or len(name) > _LONGEST_NAME:
+            raise ValueError("a variable's name is not empty and has neither = nor NUL")
+        if "\0" in value:
+            raise ValueError("a variable's value has no NUL character")
+    return env
+
+
 class ExecuteRequest(BaseModel):
     """A run; durations are seconds. Unknown fields are accepted, null means absent."""
 
@@ -59,15 +69,7 @@ class ExecuteRequest(BaseModel):
         None, description="Streams only: whether input() may ask the client; default true."
     )
 
-    @field_validator("env")
-    @classmethod
-    def check_names(cls, env: dict[str, str] | None) -> dict[str, str] | None:
-        for name, value in (env or {}).items():
-            if not name or "=" in name or "\0" in name or len(name) > _LONGEST_NAME:
-                raise ValueError("a variable's name is not empty and has neither = nor NUL")
-            if "\0" in value:
-                raise ValueError("a variable's value has no NUL character")
-        return env
+    _check_env = field_validator("env")(check_environment)
 
 
 class RichMetadata(BaseModel):

@@ -7,14 +7,15 @@ import re
 from typing import Any
 
 from kernelagent.jupyter.execution import Result
-from kernelagent.jupyter.outputs import MimeBundle, Output
+from kernelagent.jupyter.outputs import MimeBundle, Output, data_size
 from kernelagent.jupyter.run import Outcome
 from kernelagent.responses import utc_timestamp
 
 CHART = "application/vnd.kernelagent.chart+json"
 TABLE = "application/vnd.dataframe+json"
 
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+# Colours and movements of the cursor, and the marks of links and titles.
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 
 # Which of an object's forms shows most of it.
 _PREFERENCE = (
@@ -45,11 +46,13 @@ _SOURCES = (
 _HTML_MARKS = (("plotly", "plotly"), ("altair-viz", "altair"), ("data-root-id", "bokeh"))
 
 # field of the answer: MIME type
-_SLOTS = {
+_TEXT_SLOTS = {
     "png": "image/png",
     "html": "text/html",
     "svg": "image/svg+xml",
     "markdown": "text/markdown",
+}
+_DATA_SLOTS = {
     "json": "application/json",
     "dataframe": TABLE,
     "chart": CHART,
@@ -96,11 +99,16 @@ def slots(outputs: list[Output]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for output in outputs:
         bundle = output.get("data") or {}
-        for name, mime in _SLOTS.items():
+        for name, mime in _TEXT_SLOTS.items():
+            # Code can show anything under any type; the field's type is promised.
+            if isinstance(bundle.get(mime), str):
+                found[name] = bundle[mime]
+        for name, mime in _DATA_SLOTS.items():
             if mime in bundle:
                 found[name] = bundle[mime]
-        if output["output_type"] == "execute_result" and "text/plain" in bundle:
-            found["result"] = bundle["text/plain"]
+        text = bundle.get("text/plain")
+        if output["output_type"] == "execute_result" and isinstance(text, str):
+            found["result"] = text
     return found
 
 
@@ -118,14 +126,15 @@ def rich_output(output: Output) -> dict[str, Any]:
     bundle: MimeBundle = output["data"]
     primary = primary_type(bundle)
     data = bundle[primary]
+    metadata = output["metadata"].get(primary)
     item: dict[str, Any] = {
         "type": primary,
         "format": _format(primary, data),
         "data": data,
         "metadata": {
-            **output["metadata"].get(primary, {}),
+            **(metadata if isinstance(metadata, dict) else {}),
             "source": source(bundle),
-            "size": len(data) if isinstance(data, str) else len(str(data)),
+            "size": data_size(data),
         },
         "alternatives": {mime: value for mime, value in bundle.items() if mime != primary},
     }

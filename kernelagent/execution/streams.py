@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -24,6 +25,8 @@ from kernelagent.execution.service import (
 
 NDJSON = "application/x-ndjson"
 EVENT_STREAM = "text/event-stream"
+
+log = logging.getLogger(__name__)
 
 # A published client loses messages that arrive in one read with another: at least 5 ms between two.
 _PACE = 0.006
@@ -174,6 +177,8 @@ class RunSocket:
         self._rich = rich
         self._backlog: asyncio.Queue[dict[str, Any] | ApiError] = asyncio.Queue(_SOCKET_BACKLOG)
         self._submission: Submission | None = None
+        self._submitting = False
+        self._interrupt_next = False
         self._sent_at = 0.0
         self._sending = asyncio.Lock()
 
@@ -181,46 +186,55 @@ class RunSocket:
         """Accept the connection and work until the client leaves."""
         await self._websocket.accept()
         worker = asyncio.create_task(self._work())
+        full = False
         try:
             while True:
-                await self._take(await self._websocket.receive_text())
-        except (WebSocketDisconnect, KeyError):
-            # KeyError: a binary frame, which this protocol does not have.
+                await self._take(await self._receive())
+        except WebSocketDisconnect:
             pass
+        except asyncio.QueueFull:
+            full = True
         finally:
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
+        if full:
+            # The only answer that cannot be mistaken for that of another run.
+            await self._websocket.close(1008, f"more than {_SOCKET_BACKLOG} requests wait")
 
-    async def _take(self, text: str) -> None:
+    async def _receive(self) -> str | bytes:
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"])
+        text: str | bytes = message.get("text") or message.get("bytes") or ""
+        return text
+
+    async def _take(self, text: str | bytes) -> None:
         try:
-            message = json.loads(text)
-        except ValueError:
+            # Refuses what cannot be passed on (lone surrogates, NaN) and any depth of nesting.
+            message = orjson.loads(text)
+        except orjson.JSONDecodeError:
             message = None
         if not isinstance(message, dict):
-            self._enqueue(InvalidJson("a message is not a JSON object"))
+            self._backlog.put_nowait(InvalidJson("a message is not a JSON object"))
             return
-        match message.get("type", "execute"):
+        match message.get("type") or "execute":
             case "execute":
-                self._enqueue(message)
+                self._backlog.put_nowait(message)
             case "input":
                 await self._answer(message)
             case "interrupt":
                 if self._submission is not None:
                     self._submission.interrupt()
+                else:
+                    # What it means may still be on its way to its session.
+                    self._interrupt_next = self._submitting or not self._backlog.empty()
             case unknown:
-                self._enqueue(
+                self._backlog.put_nowait(
                     InvalidRequest(
                         f"unknown message type {str(unknown)[:64]!r}; known are execute, input, "
                         "interrupt"
                     )
                 )
-
-    def _enqueue(self, item: dict[str, Any] | ApiError) -> None:
-        try:
-            self._backlog.put_nowait(item)
-        except asyncio.QueueFull:
-            # Closing is the only answer that cannot be mistaken for that of another run.
-            raise WebSocketDisconnect(1008) from None
 
     async def _answer(self, message: dict[str, Any]) -> None:
         value = message.get("data", message.get("value", ""))
@@ -239,15 +253,25 @@ class RunSocket:
             if isinstance(item, ApiError):
                 await self._refuse(item)
                 continue
+            self._submitting = True
             try:
                 request = check_request(item, language=self._language)
                 await self._run(request)
             except ApiError as error:
                 await self._refuse(error)
+            except WebSocketDisconnect:
+                return
+            except Exception:
+                log.exception("a run asked for over a WebSocket failed inside the service")
+                await self._refuse(InternalError("the run failed inside the service"))
+            finally:
+                self._submitting = self._interrupt_next = False
 
     async def _run(self, request: ExecuteRequest) -> None:
         async with self._service.submit(request, streamed=True) as submission:
             self._submission = submission
+            if self._interrupt_next:
+                submission.interrupt()
             try:
                 messages = stream_messages(submission, rich=self._rich)
                 async for message in messages:

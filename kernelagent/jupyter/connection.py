@@ -39,6 +39,8 @@ class Endpoint:
     def create(cls, directory: Path, name: str) -> Endpoint:
         """An endpoint whose connection file is written; undone by `remove`."""
         endpoint = cls(directory / name, secrets.token_hex(32))
+        # Cleaners of temporary directories may have taken it away.
+        directory.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(endpoint.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             json.dump(endpoint.info, file)
@@ -104,6 +106,8 @@ class Connection:
         self._parsing: dict[str, asyncio.Task[None]] = {}
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self.heard_iopub = asyncio.Event()
+        self._stdin_linked = asyncio.Event()
+        self._stdin_monitor: zmq.Socket[bytes] | None = None
         self.bad_messages = 0
         self._taken = 0
         try:
@@ -128,6 +132,8 @@ class Connection:
                 sock.subscribe(b"")
             else:
                 sock.setsockopt(zmq.IDENTITY, identity)
+            if channel == "stdin":
+                self._watch_stdin(sock)
             sock.connect(endpoint.url(channel))
             self._loop.add_reader(sock.fileno(), self._drain, channel)
             self._loop.call_soon(self._drain, channel)
@@ -136,6 +142,7 @@ class Connection:
         """Close the sockets; requests that wait for an answer are cancelled."""
         for task in self._parsing.values():
             task.cancel()
+        self._unwatch_stdin()
         for sock in self._sockets.values():
             with contextlib.suppress(zmq.ZMQError, ValueError):
                 self._loop.remove_reader(sock.fileno())
@@ -189,10 +196,11 @@ class Connection:
         self._send("stdin", frames)
 
     async def prove(self) -> Message:
-        """Wait until the kernel answers and its output reaches us; returns its kernel_info_reply.
+        """Wait until the kernel answers, its output reaches us and it can ask for input.
 
-        A reply alone does not prove the subscription. Kernels of protocol 5.4 greet a subscriber
-        by iopub_welcome; others are asked again until the status of an answer arrives on iopub.
+        Returns its kernel_info_reply. A reply alone does not prove the subscription. Kernels of
+        protocol 5.4 greet a subscriber by iopub_welcome; others are asked again until the status
+        of an answer arrives on iopub.
         """
         info = await self.ask("kernel_info_request", {})
         pause = 0.01
@@ -200,6 +208,7 @@ class Connection:
             try:
                 async with asyncio.timeout(pause):
                     await self.heard_iopub.wait()
+                    await self._stdin_linked.wait()
                 return info
             except TimeoutError:
                 pause = min(pause * 2, 0.2)
@@ -220,6 +229,30 @@ class Connection:
                     return
             else:
                 quiet = 0
+
+    def _watch_stdin(self, sock: zmq.Socket[bytes]) -> None:
+        # A question to a peer that is not linked yet would be dropped without a word.
+        monitor = sock.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._stdin_monitor = monitor
+        self._loop.add_reader(monitor.fileno(), self._on_stdin_link)
+        self._loop.call_soon(self._on_stdin_link)
+
+    def _on_stdin_link(self) -> None:
+        if self._stdin_monitor is None:
+            return
+        try:
+            self._stdin_monitor.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+        self._unwatch_stdin()
+        self._stdin_linked.set()
+
+    def _unwatch_stdin(self) -> None:
+        monitor, self._stdin_monitor = self._stdin_monitor, None
+        if monitor is not None:
+            self._loop.remove_reader(monitor.fileno())
+            self._sockets["stdin"].disable_monitor()
+            monitor.close(0)
 
     def _send(self, channel: str, frames: list[bytes]) -> None:
         sock = self._sockets[channel]

@@ -26,9 +26,10 @@ from kernelagent.errors import (
 )
 from kernelagent.jupyter.kernel import Kernel, kernel_environment
 from kernelagent.jupyter.languages import Language, Languages
+from kernelagent.jupyter.lease import SessionFacts
 from kernelagent.jupyter.memory import default_limit
 from kernelagent.jupyter.pool import Pool
-from kernelagent.jupyter.session import Session, SessionFacts, SessionPolicy, check_directory
+from kernelagent.jupyter.session import Session, SessionPolicy
 from kernelagent.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 DEFAULT_SESSION = "default"
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SWEEP_INTERVAL = 5.0
+_LONGEST_PATH_TOLD = 1000
 
 
 class Engine:
@@ -134,7 +136,7 @@ class Engine:
             prefix, _, name = session_id.partition("-")
             if prefix == DEFAULT_SESSION and name in {known.name for known in self.languages}:
                 return self.session(DEFAULT_SESSION, name)
-            raise SessionNotFound(f"no session has the id {session_id[:64]!r}")
+            raise _not_found(session_id)
         return self._sessions[session_id]
 
     def find(self, session_id: str) -> Session:
@@ -143,7 +145,7 @@ class Engine:
             session_id = f"{DEFAULT_SESSION}-python"
         session = self._sessions.get(session_id)
         if session is None:
-            raise SessionNotFound(f"no session has the id {session_id[:64]!r}")
+            raise _not_found(session_id)
         return session
 
     async def create_session(
@@ -166,13 +168,15 @@ class Engine:
                 "a session id has 1 to 64 of the characters A-Z a-z 0-9 . _ - and does not begin "
                 "with 'default'"
             )
+        cwd = await self.directory(workdir)
+        # Nothing is awaited between this and its entry into the table.
         if session_id in self._sessions:
             raise SessionExists(f"a session has the id {session_id!r} already")
         facts = SessionFacts(
             session_id,
             wanted,
             name=name,
-            cwd=await self.directory(workdir),
+            cwd=cwd,
             env=dict(env or {}),
             idle_timeout=(
                 self.settings.session_idle_timeout if idle_timeout is None else idle_timeout
@@ -202,10 +206,13 @@ class Engine:
 
     async def directory(self, workdir: str | None) -> Path | None:
         """The existing directory `workdir`, relative to the workspace; raises DirectoryNotFound."""
-        path = check_directory(workdir, self.workspace)
-        if path is not None and not await asyncio.to_thread(path.is_dir):
+        if not workdir:
+            return None
+        path = _directory_path(workdir, self.workspace)
+        if not await asyncio.to_thread(_is_directory, path):
+            shown = str(path)[:_LONGEST_PATH_TOLD]
             raise DirectoryNotFound(
-                f"workdir does not exist or is no directory: {path}", details={"path": str(path)}
+                f"workdir does not exist or is no directory: {shown}", details={"path": shown}
             )
         return path
 
@@ -275,3 +282,27 @@ class Engine:
             raise ConfigurationError(
                 f"KERNELAGENT_RUNTIME_DIR is too long for socket paths: {self._runtime_dir}"
             )
+
+
+def _directory_path(workdir: str, workspace: Path) -> Path:
+    """The absolute directory that `workdir` names; raises InvalidRequest if no path can be so."""
+    if "\0" in workdir:
+        raise InvalidRequest("workdir contains a NUL character")
+    try:
+        return workspace / Path(workdir).expanduser()
+    except RuntimeError:
+        # Nobody has the name behind the ~, so it is that of a directory.
+        return workspace / workdir
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        # Too long, or behind a directory that we may not enter.
+        return False
+
+
+def _not_found(session_id: str) -> SessionNotFound:
+    # The id is not in the sentence: published clients look for words there.
+    return SessionNotFound("no session has this id", details={"session_id": session_id[:64]})

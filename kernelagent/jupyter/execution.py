@@ -11,8 +11,23 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kernelagent.jupyter.outputs import Budget, Clear, Event, Output, Text, Truncation, Update
+from kernelagent.jupyter.outputs import (
+    Budget,
+    Display,
+    Event,
+    Failure,
+    Output,
+    Text,
+    Truncation,
+    Update,
+    bundle_size,
+)
 from kernelagent.jupyter.run import Outcome, Run
+
+# Room in a feed for what must reach its reader.
+_RESERVE = 2**20
+# What an event takes beside its data.
+_FRAME = 64
 
 
 @dataclass(slots=True)
@@ -68,13 +83,13 @@ class Result:
     state_lost: bool
     outputs: list[Output]
     updates: list[Update]
-    late_outputs: list[Output]
     error: Output | None
     truncation: Truncation
     queued_seconds: float
     seconds: float
     finished_at: datetime
-    notes: list[str]
+    late_outputs: list[Output] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def success(self) -> bool:
@@ -85,39 +100,39 @@ class Feed:
     """The events of one run on their way to one reader.
 
     Text that waits is joined, updates of one display replace each other, and what waits is bounded:
-    beyond `limit` bytes events are left out and their size is told.
+    beyond `limit` bytes events are left out, and in their place stands how much that was. Questions
+    and errors have some room of their own, for without them a reader could not go on.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._events: deque[StreamEvent] = deque()
+        # The text at the end, in pieces: joining them one by one would take quadratic time.
+        self._text: Text | None = None
+        self._pieces: list[str] = []
         self._waiting = 0
-        self._skipped = 0
         self._ready = asyncio.Event()
         self._closed = False
 
     def put(self, event: StreamEvent) -> None:
         """Add an event; never waits."""
         size = _event_size(event)
-        if self._waiting + size > self._limit:
-            self._skipped += size
-            return
-        self._waiting += size
         last = self._events[-1] if self._events else None
-        if isinstance(event, Text) and isinstance(last, Text) and last.name == event.name:
-            last.text += event.text
-        elif (
-            isinstance(event, Update)
-            and isinstance(last, Update)
-            and last.display_id == event.display_id
-        ):
-            self._waiting -= _event_size(last)
+        replaced = _event_size(last) if last is not None and _replaces(event, last) else 0
+        limit = self._limit
+        if isinstance(event, Begun | Prompt | Failure):
+            limit += _RESERVE
+        if self._waiting - replaced + size > limit:
+            self._skip(size - _FRAME)
+        elif isinstance(event, Text) and self._text is not None and self._text.name == event.name:
+            self._waiting += len(event.text)
+            self._pieces.append(event.text)
+        elif replaced:
+            self._waiting += size - replaced
             self._events[-1] = event
-        elif isinstance(event, Text):
-            # A copy: what is joined to it must not change the collector's own pieces.
-            self._events.append(Text(event.name, event.text))
         else:
-            self._events.append(event)
+            self._waiting += size
+            self._add(event)
         self._ready.set()
 
     def close(self) -> None:
@@ -128,15 +143,36 @@ class Feed:
     async def next(self) -> list[StreamEvent]:
         """All events that wait, at least one; empty once the feed is closed and read."""
         await self._ready.wait()
+        self._join()
         events = list(self._events)
         self._events.clear()
         self._waiting = 0
-        if self._skipped:
-            events.append(Skipped(self._skipped))
-            self._skipped = 0
         if not self._closed:
             self._ready.clear()
         return events
+
+    def _add(self, event: StreamEvent) -> None:
+        self._join()
+        if isinstance(event, Text):
+            # A copy: what is joined to it must not change the collector's own pieces.
+            self._text = Text(event.name, "")
+            self._pieces.append(event.text)
+            event = self._text
+        self._events.append(event)
+
+    def _join(self) -> None:
+        if self._text is not None:
+            self._text.text = "".join(self._pieces)
+            self._text = None
+            self._pieces.clear()
+
+    def _skip(self, size: int) -> None:
+        last = self._events[-1] if self._events else None
+        if isinstance(last, Skipped):
+            last.bytes += size
+        else:
+            self._waiting += _FRAME
+            self._add(Skipped(size))
 
 
 class Execution:
@@ -188,13 +224,24 @@ def _retrieve(future: asyncio.Future[Result]) -> None:
         future.exception()
 
 
+def _replaces(event: StreamEvent, last: StreamEvent) -> bool:
+    return (
+        isinstance(event, Update)
+        and isinstance(last, Update)
+        and last.display_id == event.display_id
+    )
+
+
 def _event_size(event: StreamEvent) -> int:
     match event:
         case Text():
-            return len(event.text)
-        case Clear() | Begun() | Prompt() | Skipped():
-            return 64
+            return _FRAME + len(event.text)
+        case Prompt():
+            return _FRAME + len(event.prompt)
+        case Display():
+            return _FRAME + bundle_size(event.output["data"])
         case Update():
-            return 256 + sum(len(value) for value in event.data.values() if isinstance(value, str))
-    data = event.output.get("data") or {}
-    return 256 + sum(len(value) for value in data.values() if isinstance(value, str))
+            return _FRAME + bundle_size(event.data)
+        case Failure():
+            return _FRAME + sum(map(len, event.output["traceback"])) + len(event.output["evalue"])
+    return _FRAME

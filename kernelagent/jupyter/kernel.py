@@ -101,13 +101,15 @@ class Kernel:
         """A kernel that answers; raises KernelStartFailed with what it said, leaving nothing."""
         kernel_id = uuid.uuid4().hex[:16]
         spec = language.kernelspec
-        endpoint = Endpoint.create(runtime_dir, kernel_id)
-        kernel = cls(
-            language, endpoint, PlainProvisioner(kernel_id=kernel_id, kernel_spec=spec), kernel_id
-        )
+        provisioner = PlainProvisioner(kernel_id=kernel_id, kernel_spec=spec)
+        try:
+            endpoint = Endpoint.create(runtime_dir, kernel_id)
+        except OSError as error:
+            raise _start_failed(language, error) from error
+        kernel = cls(language, endpoint, provisioner, kernel_id)
         try:
             kernel.connection = Connection(context, endpoint, kernel._take_unclaimed)
-            await kernel.provisioner.launch_kernel(
+            await provisioner.launch_kernel(
                 language.command(endpoint.file),
                 # The kernel ends with us: ours by the parent-death signal, others by polling.
                 env={**spec.env, **env, "JPY_PARENT_PID": str(os.getpid())},
@@ -118,10 +120,7 @@ class Kernel:
         except BaseException as error:
             await kernel.stop(polite=False)
             if isinstance(error, OSError):
-                raise KernelStartFailed(
-                    f"the {language.name} kernel cannot be started: {error}",
-                    details={"language": language.name},
-                ) from error
+                raise _start_failed(language, error) from error
             raise
         return kernel
 
@@ -181,6 +180,7 @@ class Kernel:
     async def _stop(self, polite: bool) -> None:
         try:
             if polite and self.used and self.alive:
+                await self.provisioner.prepare_kill()
                 self.connection.tell("shutdown_request", {"restart": False}, channel="control")
                 await asyncio.wait([self.exited], timeout=_SHUTDOWN_GRACE)
             await self.provisioner.kill()
@@ -223,3 +223,10 @@ def _last_words(stderr: str) -> str:
     """The crash report at the end of `stderr`, if there is one; else its last lines."""
     start = stderr.rfind("Fatal Python error")
     return stderr[start:][:2000] if start >= 0 else stderr[-1000:]
+
+
+def _start_failed(language: Language, error: OSError) -> KernelStartFailed:
+    return KernelStartFailed(
+        f"the {language.name} kernel cannot be started: {error}",
+        details={"language": language.name},
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec
+from traitlets import TraitError
 
 from kernelagent.errors import InvalidRequest, LanguageNotAvailable
 
@@ -111,4 +112,10 @@ class Languages:
 def _load(name: str, aliases: tuple[str, ...], how: str, folder: Path) -> Language:
     if not (folder / "kernel.json").is_file():
         return Language(name, aliases, None, how)
-    return Language(name, aliases, KernelSpec.from_resource_dir(str(folder)))
+    try:
+        spec = KernelSpec.from_resource_dir(str(folder))
+    except (OSError, ValueError, TypeError, TraitError) as error:
+        return Language(name, aliases, None, f"{folder / 'kernel.json'} cannot be read: {error}")
+    if not spec.argv:
+        return Language(name, aliases, None, f"{folder / 'kernel.json'} has no argv")
+    return Language(name, aliases, spec)

@@ -84,11 +84,11 @@ class Wire:
             raise BadMessage("incomplete frames") from None
         if not hmac.compare_digest(signature, self._sign(body)):
             raise BadMessage("wrong signature")
-        head = _load(header)
+        head, parent_id = _load(header), _load(parent).get("msg_id")
         return Message(
             type=_text(head.get("msg_type")),
             id=_text(head.get("msg_id")),
-            parent_id=_text(_load(parent).get("msg_id", "")),
+            parent_id=parent_id if isinstance(parent_id, str) else "",
             content=_load(content),
             metadata=_load(metadata),
             buffers=frames[start + 6 :],
@@ -162,7 +162,5 @@ def _writable(value: Any, depth: int = 0) -> Any:
         case list():
             return [_writable(item, depth + 1) for item in value]
         case dict():
-            return {
-                _writable(key): _writable(item, depth + 1) for key, item in value.items()
-            }
+            return {_writable(key): _writable(item, depth + 1) for key, item in value.items()}
     return value

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import json
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,17 @@ from kernelagent.jupyter.spill import Spill
 Output = dict[str, Any]
 MimeBundle = dict[str, Any]
 
-# An error is never dropped, but its traceback can be made arbitrarily long.
+# Errors have a place of their own beyond the budget; each can be made arbitrarily long.
 _LONGEST_TRACEBACK = 256 * 1024
+_LONGEST_NAME = 1024
+_EXTRA_ERRORS = 10
+
+# Streams that take turns make many small outputs: beyond so many, what holds each one counts too.
+_FREE_ITEMS = 1000
+_FRAME = 64
+
+# No MIME type is longer.
+_LONGEST_MIME = 255
 
 _SUFFIXES = {
     "application/json": "json",
@@ -33,6 +41,7 @@ _SUFFIXES = {
     "text/markdown": "md",
     "text/plain": "txt",
 }
+_NOT_KEPT = "the rest was not kept"
 _BASE64_PREFIXES = ("image/", "audio/", "video/", "application/pdf", "application/octet-stream")
 
 
@@ -104,10 +113,21 @@ class Truncation:
 @dataclass(slots=True)
 class _Stream:
     name: str
-    parts: list[str]
+    # Holds many small pieces in less memory than a list of them.
+    text: io.StringIO = field(default_factory=io.StringIO)
 
     def render(self) -> Output:
-        return {"output_type": "stream", "name": self.name, "text": "".join(self.parts)}
+        return {"output_type": "stream", "name": self.name, "text": self.text.getvalue()}
+
+
+@dataclass(slots=True)
+class _Shown:
+    output: Output
+    # What of it counts towards the budget; a marker in its place does not.
+    size: int = 0
+
+    def render(self) -> Output:
+        return self.output
 
 
 class OutputCollector:
@@ -115,18 +135,21 @@ class OutputCollector:
 
     Streams are merged, display ids updated, clear_output honoured. What exceeds the budget goes to
     `spill`, and a marker in its place names the file. `emit` sees each kept piece once, in order.
+    Code can send messages of any shape, so nothing about them is taken for granted.
     """
 
     def __init__(self, budget: Budget, spill: Spill, emit: Callable[[Event], None]) -> None:
         self._budget = budget
         self._spill = spill
         self._emit = emit
-        self._items: list[_Stream | Output] = []
-        self._displays: dict[str, list[Output]] = {}
-        self._foreign_updates: dict[str, Update] = {}
+        self._items: list[_Stream | _Shown] = []
+        self._displays: dict[str, list[_Shown]] = {}
+        self._foreign_updates: dict[str, _Shown] = {}
         self._clear_pending = False
         self._cut: set[str] = set()
         self._kept = 0
+        self._frames = 0
+        self._extra_errors = 0
         self._kept_displays = 0
         self._spilled_displays = 0
         self._facts = Truncation()
@@ -135,12 +158,15 @@ class OutputCollector:
     @property
     def outputs(self) -> list[Output]:
         """What is shown now, in nbformat shape."""
-        return [item.render() if isinstance(item, _Stream) else item for item in self._items]
+        return [item.render() for item in self._items]
 
     @property
     def updates(self) -> list[Update]:
         """New data for what earlier runs have shown."""
-        return list(self._foreign_updates.values())
+        return [
+            Update(display_id, shown.output["data"], shown.output["metadata"])
+            for display_id, shown in self._foreign_updates.items()
+        ]
 
     @property
     def truncation(self) -> Truncation:
@@ -161,7 +187,8 @@ class OutputCollector:
         content = message.content
         match message.type:
             case "stream":
-                self._take_stream(str(content.get("name", "stdout")), str(content.get("text", "")))
+                name = "stderr" if content.get("name") == "stderr" else "stdout"
+                self._take_stream(name, str(content.get("text", "")))
             case "display_data" | "execute_result":
                 self._take_display(message.type, content)
             case "update_display_data":
@@ -173,6 +200,7 @@ class OutputCollector:
 
     def add_text(self, name: str, text: str) -> None:
         """Add a sentence of our own to a stream, whatever the budget says."""
+        self._clear_if_pending()
         self._append_text(name, text)
 
     def _take_stream(self, name: str, text: str) -> None:
@@ -185,7 +213,7 @@ class OutputCollector:
             self._facts.stderr_bytes += size
         else:
             self._facts.stdout_bytes += size
-        room = self._budget.bytes - self._kept
+        room = self._room
         if name not in self._cut and size <= room:
             self._kept += size
             self._append_text(name, text)
@@ -201,67 +229,81 @@ class OutputCollector:
             self._facts.truncated = True
             self._append_text(name, _stream_marker(name, path))
 
+    @property
+    def _room(self) -> int:
+        return self._budget.bytes - self._kept - self._frames
+
     def _append_text(self, name: str, text: str) -> None:
         last = self._items[-1] if self._items else None
-        if isinstance(last, _Stream) and last.name == name:
-            last.parts.append(text)
-        else:
-            self._items.append(_Stream(name, [text]))
+        if not (isinstance(last, _Stream) and last.name == name):
+            last = _Stream(name)
+            self._append(last)
+        last.text.write(text)
         self._emit(Text(name, text))
+
+    def _append(self, item: _Stream | _Shown) -> None:
+        self._items.append(item)
+        if len(self._items) > _FREE_ITEMS:
+            self._frames += _FRAME
 
     def _take_display(self, output_type: str, content: dict[str, Any]) -> None:
         self._clear_if_pending()
-        output: Output = {
-            "output_type": output_type,
-            "data": _bundle(content),
-            "metadata": content.get("metadata") or {},
-        }
+        output: Output = {"output_type": output_type, **_shown_data(content)}
         if output_type == "execute_result":
-            output["execution_count"] = content.get("execution_count")
-        display_id = (content.get("transient") or {}).get("display_id")
+            count = content.get("execution_count")
+            output["execution_count"] = count if isinstance(count, int) else None
         self._facts.displays += 1
         if self._facts.displays - self._spilled_displays > self._budget.items:
             self._spilled_displays += 1
-            self._spill_bundle(output["data"])
+            self._facts.total_bytes += _size_of(output)
+            files = self._spill_bundle(output["data"])
             if "displays" not in self._cut:
                 self._cut.add("displays")
+                where = f"the rest is in {self._spill.directory}" if files else _NOT_KEPT
                 self._append_text(
                     "stderr",
-                    f"\n[kernelagent: more than {self._budget.items} displays; the rest is in "
-                    f"{self._spill.directory}]\n",
+                    f"\n[kernelagent: more than {self._budget.items} displays; {where}]\n",
                 )
             return
-        self._fit(output)
-        self._items.append(output)
+        shown = _Shown(output)
+        self._fit(shown)
+        self._append(shown)
         self._kept_displays += 1
-        if isinstance(display_id, str):
-            self._displays.setdefault(display_id, []).append(output)
-            self._emit(Display(output, display_id))
-        else:
-            self._emit(Display(output))
+        display_id = _display_id(content)
+        if display_id is not None:
+            self._displays.setdefault(display_id, []).append(shown)
+        # A copy: a later update must not change what has been told before.
+        self._emit(Display(dict(output), display_id))
 
     def _take_update(self, content: dict[str, Any]) -> None:
-        display_id = (content.get("transient") or {}).get("display_id")
-        if not isinstance(display_id, str):
+        display_id = _display_id(content)
+        if display_id is None:
             return
-        data, metadata = _bundle(content), content.get("metadata") or {}
-        update = Update(display_id, data, metadata)
-        shown = self._displays.get(display_id)
-        if shown is None:
-            before = self._foreign_updates.pop(display_id, None)
-            if before is not None:
-                self._kept -= _bundle_size(before.data)
-            holder: Output = {"data": data, "metadata": metadata}
-            self._fit(holder)
-            update = Update(display_id, holder["data"], holder["metadata"])
-            self._foreign_updates[display_id] = update
+        new = _Shown(_shown_data(content))
+        targets = self._displays.get(display_id)
+        if targets is None:
+            if not self._take_foreign_update(display_id, new):
+                return
         else:
-            for output in shown:
-                self._kept -= _bundle_size(output["data"])
-                output["data"], output["metadata"] = data, dict(metadata)
-                self._fit(output)
-            update = Update(display_id, shown[-1]["data"], shown[-1]["metadata"])
-        self._emit(update)
+            self._kept -= sum(target.size for target in targets)
+            self._fit(new, copies=len(targets))
+            for target in targets:
+                target.output |= new.output
+                target.size = new.size
+        self._emit(Update(display_id, new.output["data"], new.output["metadata"]))
+
+    def _take_foreign_update(self, display_id: str, new: _Shown) -> bool:
+        """Keep an update of what this run has not shown; False if there are too many of them."""
+        before = self._foreign_updates.pop(display_id, None)
+        if before is not None:
+            self._kept -= before.size
+        elif len(self._foreign_updates) >= self._budget.items:
+            self._facts.total_bytes += _size_of(new.output)
+            self._spill_bundle(new.output["data"])
+            return False
+        self._fit(new)
+        self._foreign_updates[display_id] = new
+        return True
 
     def _take_clear(self, wait: bool) -> None:
         if wait:
@@ -278,33 +320,46 @@ class OutputCollector:
         self._clear_pending = False
         self._items.clear()
         self._displays.clear()
-        self._kept = sum(_bundle_size(update.data) for update in self._foreign_updates.values())
+        self._kept = sum(update.size for update in self._foreign_updates.values())
         self._kept_displays = 0
         self._spilled_displays = self._facts.displays
         # What comes now has room again; what was cut stays cut in the facts.
         self._cut.clear()
+        self._frames = 0
+        self._extra_errors = 0
 
     def _take_error(self, content: dict[str, Any]) -> None:
         self._clear_if_pending()
-        traceback = _bounded_traceback([str(line) for line in content.get("traceback") or []])
+        traceback = content.get("traceback")
         output: Output = {
             "output_type": "error",
-            "ename": str(content.get("ename", "Error")),
+            "ename": _shortened(str(content.get("ename", "Error")), _LONGEST_NAME),
             "evalue": _shortened(str(content.get("evalue", "")), _LONGEST_TRACEBACK),
-            "traceback": traceback,
+            "traceback": _bounded_traceback(
+                [str(line) for line in traceback] if isinstance(traceback, list) else []
+            ),
         }
-        self._kept += sum(map(len, traceback))
-        self._facts.total_bytes += sum(map(len, traceback))
-        self._items.append(output)
         self.error = output
+        text = "\n".join([output["ename"], output["evalue"], *output["traceback"]])
+        size = _size(text)
+        if size > self._room:
+            self._extra_errors += 1
+            if self._extra_errors > _EXTRA_ERRORS:
+                self._take_stream("stderr", f"{text}\n")
+                return
+        self._kept += size
+        self._facts.total_bytes += size
+        self._append(_Shown(output, size))
         self._emit(Failure(output))
 
-    def _fit(self, output: Output) -> None:
-        """Count `output`, or replace its data by a marker if the budget has no room for it."""
-        size = _bundle_size(output["data"])
-        self._facts.total_bytes += size
-        if self._kept + size <= self._budget.bytes:
-            self._kept += size
+    def _fit(self, shown: _Shown, copies: int = 1) -> None:
+        """Count `shown`, or replace its data by a marker if the budget has no room for it."""
+        output = shown.output
+        size = _size_of(output)
+        self._facts.total_bytes += size * copies
+        if size * copies <= self._room:
+            self._kept += size * copies
+            shown.size = size
             return
         files = self._spill_bundle(output["data"])
         names = ", ".join(f"{file['mime']} in {file['path']}" for file in files)
@@ -314,7 +369,7 @@ class OutputCollector:
             else f"[kernelagent: {size} bytes over the output budget were dropped]"
         )
         output["data"] = {"text/plain": text}
-        output["metadata"] = {**output["metadata"], "kernelagent": {"spilled": files}}
+        output["metadata"] = {"kernelagent": {"spilled": files}}
 
     def _spill_bundle(self, bundle: MimeBundle) -> list[dict[str, Any]]:
         self._facts.truncated = True
@@ -331,32 +386,43 @@ class OutputCollector:
         return files
 
 
-def _bundle(content: dict[str, Any]) -> MimeBundle:
-    data = content.get("data")
-    return data if isinstance(data, dict) else {}
+def _display_id(content: dict[str, Any]) -> str | None:
+    transient = content.get("transient")
+    display_id = transient.get("display_id") if isinstance(transient, dict) else None
+    return display_id if isinstance(display_id, str) else None
 
 
-def _bundle_size(bundle: MimeBundle) -> int:
-    return sum(
-        len(value) if isinstance(value, str) else _json_size(value) for value in bundle.values()
-    )
+def _shown_data(content: dict[str, Any]) -> Output:
+    data, metadata = content.get("data"), content.get("metadata")
+    bundle = data if isinstance(data, dict) else {}
+    return {
+        "data": {mime: value for mime, value in bundle.items() if len(mime) <= _LONGEST_MIME},
+        "metadata": metadata if isinstance(metadata, dict) else {},
+    }
 
 
-def _json_size(value: Any) -> int:
-    try:
-        return len(orjson.dumps(value))
-    except TypeError:
-        # Integers beyond 64 bits, which a kernel's own encoder can produce.
-        return len(json.dumps(value))
+def _size_of(output: Output) -> int:
+    metadata = output["metadata"]
+    return bundle_size(output["data"]) + (data_size(metadata) if metadata else 0)
+
+
+def bundle_size(bundle: MimeBundle) -> int:
+    """Bytes of `bundle` as an answer carries it."""
+    return sum(len(mime) + data_size(data) for mime, data in bundle.items())
+
+
+def data_size(data: Any) -> int:
+    """Bytes of text, or of anything else as JSON."""
+    return _size(data) if isinstance(data, str) else len(orjson.dumps(data))
 
 
 def _decoded(mime: str, value: Any) -> bytes:
     if not isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+        return orjson.dumps(value)
     if mime.startswith(_BASE64_PREFIXES) and mime != "image/svg+xml":
         try:
             return base64.b64decode(value, validate=False)
-        except binascii.Error:
+        except ValueError:
             return value.encode("utf-8", "replace")
     return value.encode("utf-8", "replace")
 
@@ -375,7 +441,7 @@ def _whole_characters(data: bytes) -> bytes:
 
 
 def _stream_marker(name: str, path: Path | None) -> str:
-    where = f"the rest is in {path}" if path is not None else "the rest was not kept"
+    where = f"the rest is in {path}" if path is not None else _NOT_KEPT
     return f"\n[kernelagent: {name} exceeds the output budget; {where}]\n"
 
 

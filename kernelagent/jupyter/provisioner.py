@@ -72,6 +72,10 @@ class PlainProvisioner(_Base):  # type: ignore[misc]
         """Signal the kernel and what it started; SIGINT reaches both, as Ctrl-C would."""
         self._running.send_signal(signum, group=signum == signal.SIGINT)
 
+    async def prepare_kill(self) -> None:
+        """Called before the kernel is asked to leave by itself: what it started must not escape."""
+        await self._running.pin_descendants()
+
     async def kill(self, restart: bool = False) -> None:  # noqa: ARG002 - jupyter_client's signature
         if self.child is not None:
             await self.child.kill()

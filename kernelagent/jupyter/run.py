@@ -226,11 +226,12 @@ class Run:
         count = reply.get("execution_count", self._count)
         if self._stopped.done():
             stop = self._stopped.result()
+            how = "" if stop.outcome is Outcome.INTERRUPTED else "it was interrupted and "
             return Ending(
                 stop.outcome,
                 124 if stop.outcome is Outcome.TIMEOUT else 130,
                 count,
-                message=f"{stop.reason}; it was interrupted and the session's state is kept",
+                message=f"{stop.reason}; {how}the session's state is kept",
             )
         if status in ("aborted", "abort"):
             return Ending(

@@ -6,15 +6,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from kernelagent.errors import (
     ApiError,
-    InvalidRequest,
     NoInputAwaited,
     QueueFull,
     QueueTimeout,
@@ -23,9 +21,8 @@ from kernelagent.errors import (
 )
 from kernelagent.jupyter.execution import Begun, Execution, Feed, Prompt, Result, RunRequest
 from kernelagent.jupyter.kernel import Kernel
-from kernelagent.jupyter.languages import Language
-from kernelagent.jupyter.messages import Message
-from kernelagent.jupyter.outputs import Budget, OutputCollector
+from kernelagent.jupyter.lease import Lease, SessionFacts
+from kernelagent.jupyter.outputs import OutputCollector
 from kernelagent.jupyter.pool import Pool
 from kernelagent.jupyter.run import Ending, Outcome, Run, RunLimits
 from kernelagent.jupyter.spill import Spill
@@ -33,7 +30,6 @@ from kernelagent.jupyter.spill import Spill
 log = logging.getLogger(__name__)
 
 _TRANSCRIPT = 100
-_LATE_OUTPUT = Budget(bytes=256 * 1024, items=50)
 # Questions (completion and the like) that may wait for one kernel.
 _QUESTIONS = 16
 # A kernel that still aborts what it was sent before is asked again.
@@ -63,19 +59,6 @@ class TranscriptEntry:
     seconds: float
 
 
-@dataclass(slots=True)
-class SessionFacts:
-    """Who a session is."""
-
-    id: str
-    language: Language
-    is_default: bool = False
-    name: str = ""
-    cwd: Path | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-    idle_timeout: float = 0.0
-
-
 class Session:
     """Runs code in order on one kernel and replaces the kernel when it is lost.
 
@@ -86,17 +69,13 @@ class Session:
         self.facts = facts
         self._pool = pool
         self._policy = policy
-        self._kernel: Kernel | None = None
-        self._kernel_lock = asyncio.Lock()
+        self._lease = Lease(facts, pool, policy.workspace)
         self._queue: deque[Execution] = deque()
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._current: Execution | None = None
         self._questions = 0
         self._closed = False
-        self._notes: list[str] = []
-        self._late = self._new_late_collector()
-        self.generation = 0
         self.runs = 0
         self.created_at = datetime.now(UTC)
         self.last_activity = self.created_at
@@ -110,7 +89,12 @@ class Session:
     @property
     def kernel(self) -> Kernel | None:
         """The kernel it has now; None before the first run and after a loss."""
-        return self._kernel
+        return self._lease.kernel
+
+    @property
+    def generation(self) -> int:
+        """How many kernels it has had."""
+        return self._lease.generation
 
     @property
     def state(self) -> str:
@@ -119,7 +103,7 @@ class Session:
             return "closed"
         if self._current is not None:
             return "busy"
-        return "idle" if self._kernel is not None else "starting"
+        return "idle" if self._lease.kernel is not None else "starting"
 
     @property
     def queued(self) -> int:
@@ -135,7 +119,7 @@ class Session:
 
     async def open(self) -> None:
         """Lease the kernel now, so that what is wrong with it is known now."""
-        await self._ready_kernel()
+        await self._lease.ready()
 
     def submit(self, request: RunRequest, *, feed: Feed | None = None) -> Execution:
         """Put a run into the queue; raises QueueFull, SessionClosed."""
@@ -187,19 +171,20 @@ class Session:
     async def restart(self) -> None:
         """Give the session a fresh kernel; what runs or waits is cancelled."""
         reason = "the session was restarted"
+        old = self._lease.kernel
         for execution in list(self._queue):
             self.cancel(execution, Outcome.CANCELLED, reason)
         current = self._current
         if current is not None:
             current.stop(Outcome.CANCELLED, reason)
             # No ladder: the state goes in any case.
-            if self._kernel is not None:
-                self._kernel.kill()
+            if old is not None:
+                old.kill()
             await asyncio.wait([current.finished])
-        async with self._kernel_lock:
-            await self._drop_kernel()
-        await self._ready_kernel()
-        self._notes.clear()
+        if old is not None:
+            await self._lease.drop(old)
+        await self._lease.ready()
+        self._lease.take_notes()
 
     async def ask(self, msg_type: str, content: dict[str, Any], timeout: float) -> dict[str, Any]:
         """Ask the kernel; the content of its reply. Raises SessionBusy if none comes in time.
@@ -210,7 +195,7 @@ class Session:
             raise SessionBusy(f"{_QUESTIONS} questions wait in session {self.id} already")
         self._questions += 1
         try:
-            kernel = await self._ready_kernel()
+            kernel = await self._lease.ready()
             answer = asyncio.ensure_future(kernel.connection.ask(msg_type, content))
             either: list[asyncio.Future[Any]] = [answer, kernel.exited]
             try:
@@ -234,16 +219,16 @@ class Session:
         for execution in list(self._queue):
             self.cancel(execution, Outcome.CANCELLED, reason)
         current = self._current
-        if current is not None:
+        # One that still waits for its kernel ends with the worker.
+        if current is not None and current.run is not None:
             current.stop(Outcome.CANCELLED, reason)
-            if self._kernel is not None:
-                self._kernel.kill()
+            if self._lease.kernel is not None:
+                self._lease.kernel.kill()
             await asyncio.wait([current.finished])
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
-        async with self._kernel_lock:
-            await self._drop_kernel()
+        await self._lease.close()
 
     async def _work(self) -> None:
         while True:
@@ -266,20 +251,26 @@ class Session:
                     self._touch()
 
     async def _execute(self, execution: Execution) -> None:
-        request = execution.request
-        execution.begun = time.monotonic()
-        queued = execution.begun - execution.submitted
         spill = Spill(self._policy.workspace, execution.id, self._policy.spill_bytes)
-        collector = OutputCollector(request.budget, spill, execution.emit)
+        collector = OutputCollector(execution.request.budget, spill, execution.emit)
         try:
-            ending = await self._run(execution, collector, queued)
+            ending = await self._run(execution, collector)
         finally:
             await spill.close()
+        self.runs += 1
+        result = self._result(execution, collector, ending)
+        result.late_outputs = self._lease.take_late()
+        result.notes = self._lease.take_notes()
+        self._remember(execution, result)
+        execution.finish(result)
+        self._pool.settled()
+
+    def _result(self, execution: Execution, collector: OutputCollector, ending: Ending) -> Result:
         if ending.message:
             collector.add_text("stderr", _on_own_line(collector, ending.message))
-        finished = time.monotonic()
-        self.runs += 1
-        result = Result(
+        now = time.monotonic()
+        begun = now if execution.begun is None else execution.begun
+        return Result(
             execution_id=execution.id,
             session_id=self.id,
             language=self.facts.language.name,
@@ -290,21 +281,20 @@ class Session:
             state_lost=ending.state_lost,
             outputs=collector.outputs,
             updates=collector.updates,
-            late_outputs=self._take_late(),
             error=collector.error,
             truncation=collector.truncation,
-            queued_seconds=queued,
-            seconds=finished - execution.begun,
+            queued_seconds=begun - execution.submitted,
+            seconds=now - begun,
             finished_at=datetime.now(UTC),
-            notes=self._take_notes(),
         )
-        self._remember(execution, result)
-        execution.finish(result)
-        self._pool.settled()
 
-    async def _run(self, execution: Execution, collector: OutputCollector, queued: float) -> Ending:
+    async def _run(self, execution: Execution, collector: OutputCollector) -> Ending:
         request = execution.request
-        timeout = max(min(request.timeout, request.request_timeout - queued), 0.001)
+        scope: dict[str, Any] = {}
+        if request.env:
+            scope["env"] = dict(request.env)
+        if request.cwd is not None:
+            scope["cwd"] = str(request.cwd)
         content = {
             "code": request.code,
             "silent": False,
@@ -314,71 +304,52 @@ class Session:
             # The queue is ours: a kernel that aborts what waits would lose runs.
             "stop_on_error": False,
         }
-        scope: dict[str, Any] = {}
-        if request.env:
-            scope["env"] = dict(request.env)
-        if request.cwd is not None:
-            scope["cwd"] = str(request.cwd)
-        metadata = {"kernelagent": scope} if scope else {}
-        limits = RunLimits(timeout, self._policy.interrupt_grace, self._policy.kernel_memory)
         for attempt in range(_ABORT_RETRIES + 1):
-            kernel = await self._ready_kernel()
+            kernel = await self._kernel_in_time(execution)
             run = Run(
                 kernel,
                 collector,
-                limits,
+                self._limits(execution),
                 on_begin=lambda count: execution.emit(Begun(count)),
                 on_prompt=lambda prompt, password: execution.emit(Prompt(prompt, password)),
             )
-            execution.run = run
             if execution.stop_requested is not None:
                 outcome, reason = execution.stop_requested
-                return Ending(outcome, 130, None, message=f"{reason}; it had not begun")
-            ending = await run.go(content, metadata)
+                return Ending(outcome, 130, None, message=f"{reason}; the code was not run")
+            execution.run = run
+            ending = await run.go(content, {"kernelagent": scope} if scope else {})
             execution.run = None
             if ending.state_lost:
-                async with self._kernel_lock:
-                    await self._drop_kernel()
+                await self._lease.drop(kernel)
             if not ending.never_ran or attempt == _ABORT_RETRIES:
                 return ending
             await asyncio.sleep(_ABORT_PAUSE)
         raise AssertionError("unreachable")
 
-    async def _ready_kernel(self) -> Kernel:
-        """The session's kernel, alive; leases another one if it was lost."""
-        kernel = self._kernel
-        if kernel is not None and kernel.alive:
-            return kernel
-        async with self._kernel_lock:
-            if self._closed:
-                raise SessionClosed(f"session {self.id} was closed")
-            kernel = self._kernel
-            if kernel is not None and kernel.alive:
-                return kernel
-            if kernel is not None:
-                self._notes.append(
-                    f"{kernel.death().describe()} since the last run: this one had a fresh state"
-                )
-                await self._drop_kernel()
-            kernel = await self._pool.lease()
-            try:
-                await kernel.configure(self.facts.env, self.facts.cwd)
-            except TimeoutError:
-                await self._pool.release(kernel, polite=False)
-                raise SessionBusy("the kernel did not take its environment in time") from None
-            except BaseException:
-                await self._pool.release(kernel, polite=False)
-                raise
-            kernel.on_late = self._on_late
-            self.generation += 1
-            self._kernel = kernel
-            return kernel
+    async def _kernel_in_time(self, execution: Execution) -> Kernel:
+        """The kernel for a run whose turn it is; raises QueueTimeout if none starts in time."""
+        limit = execution.request.request_timeout
+        waited = time.monotonic() - execution.submitted
+        try:
+            async with asyncio.timeout(max(limit - waited, 0)):
+                kernel = await self._lease.ready()
+        except TimeoutError:
+            raise QueueTimeout(
+                f"session {self.id} had no kernel within {limit:g} s; the code was not run",
+                details={"request_timeout": limit},
+            ) from None
+        if execution.begun is None:
+            execution.begun = time.monotonic()
+        return kernel
 
-    async def _drop_kernel(self) -> None:
-        kernel, self._kernel = self._kernel, None
-        if kernel is not None:
-            kernel.on_late = None
-            await self._pool.release(kernel)
+    def _limits(self, execution: Execution) -> RunLimits:
+        request = execution.request
+        left = request.request_timeout - (time.monotonic() - execution.submitted)
+        return RunLimits(
+            timeout=max(min(request.timeout, left), 0.001),
+            grace=self._policy.interrupt_grace,
+            memory=self._policy.kernel_memory,
+        )
 
     def _expire(self, execution: Execution, waited: float) -> None:
         if execution not in self._queue:
@@ -393,62 +364,30 @@ class Session:
         )
 
     def _unrun(self, execution: Execution, outcome: Outcome, reason: str) -> Result:
-        waited = time.monotonic() - execution.submitted
-        collector = OutputCollector(
-            execution.request.budget,
-            Spill(self._policy.workspace, execution.id, 0),
-            execution.emit,
-        )
+        spill = Spill(self._policy.workspace, execution.id, 0)
+        collector = OutputCollector(execution.request.budget, spill, execution.emit)
         message = f"{reason}; the code was not run"
-        collector.add_text("stderr", f"{message}\n")
-        return Result(
-            execution_id=execution.id,
-            session_id=self.id,
-            language=self.facts.language.name,
-            outcome=outcome,
-            exit_code=130,
-            execution_count=None,
-            message=message,
-            state_lost=False,
-            outputs=collector.outputs,
-            updates=[],
-            late_outputs=[],
-            error=None,
-            truncation=collector.truncation,
-            queued_seconds=waited,
-            seconds=0.0,
-            finished_at=datetime.now(UTC),
-            notes=[],
-        )
+        return self._result(execution, collector, Ending(outcome, 130, None, message))
 
     def _remember(self, execution: Execution, result: Result) -> None:
-        self.transcript.append(
-            TranscriptEntry(
-                execution.id,
-                result.execution_count,
-                result.outcome,
-                execution.submitted_at,
-                result.seconds,
-            )
+        entry = TranscriptEntry(
+            execution.id,
+            result.execution_count,
+            result.outcome,
+            execution.submitted_at,
+            result.seconds,
         )
-
-    def _new_late_collector(self) -> OutputCollector:
-        return OutputCollector(
-            _LATE_OUTPUT, Spill(self._policy.workspace, "late", 0), lambda _: None
+        self.transcript.append(entry)
+        log.info(
+            "run finished",
+            extra={
+                "session_id": self.id,
+                "execution_id": execution.id,
+                "outcome": result.outcome.value,
+                "seconds": round(result.seconds, 6),
+                "queued_seconds": round(result.queued_seconds, 6),
+            },
         )
-
-    def _on_late(self, message: Message) -> None:
-        self._late.take(message)
-
-    def _take_late(self) -> list[dict[str, Any]]:
-        outputs = self._late.outputs
-        if outputs:
-            self._late = self._new_late_collector()
-        return outputs
-
-    def _take_notes(self) -> list[str]:
-        notes, self._notes = self._notes, []
-        return notes
 
     def _touch(self) -> None:
         self.last_activity = datetime.now(UTC)
@@ -465,16 +404,3 @@ def _on_own_line(collector: OutputCollector, message: str) -> str:
         and not last["text"].endswith("\n")
     )
     return f"\n{message}\n" if mid_line else f"{message}\n"
-
-
-def check_directory(cwd: str | None, workspace: Path) -> Path | None:
-    """The absolute directory that `cwd` names, relative to the workspace; None if it is None.
-
-    Raises InvalidRequest for a name that no path can have. Existence is the caller's to check, in
-    a thread.
-    """
-    if cwd is None or cwd == "":
-        return None
-    if "\0" in cwd:
-        raise InvalidRequest("workdir contains a NUL character")
-    return workspace / Path(cwd).expanduser()

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
-from kernelagent.execution.models import ExecuteRequest, Text
+from kernelagent.execution.models import Text, check_environment
 from kernelagent.jupyter.run import Outcome
 
 
@@ -28,7 +28,7 @@ class CreateSession(BaseModel):
         None, description="Seconds without a run after which it is closed; 0 keeps it"
     )
 
-    _check_env = field_validator("env")(ExecuteRequest.check_names)
+    _check_env = field_validator("env")(check_environment)
 
 
 class TranscriptItem(BaseModel):
@@ -104,13 +104,20 @@ class CodePosition(BaseModel):
 
     code: Text
     cursor_pos: Annotated[int, Field(ge=0)] | None = None
-    timeout: Annotated[float, Field(gt=0, le=60)] = 10.0
+    timeout: Annotated[float, Field(gt=0, le=60)] | None = Field(
+        None, description="Seconds to wait for the kernel; 10 if absent"
+    )
+
+    @property
+    def limit(self) -> float:
+        """Seconds to wait for the kernel."""
+        return 10.0 if self.timeout is None else self.timeout
 
 
 class InspectPosition(CodePosition):
     """A place in code and how much to tell about what is there."""
 
-    detail_level: Annotated[int, Field(ge=0, le=1)] = 0
+    detail_level: Annotated[int, Field(ge=0, le=1)] | None = None
 
 
 class CompleteResponse(BaseModel):

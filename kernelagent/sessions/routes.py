@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
 
-from kernelagent.auth import SESSIONS, require
+from kernelagent.auth import SESSIONS, authorize, require
 from kernelagent.errors import InvalidRequest
 from kernelagent.execution.models import ErrorResponse
 from kernelagent.jupyter.engine import Engine
@@ -30,11 +33,40 @@ from kernelagent.sessions.models import (
     VariableList,
 )
 
+_DESCRIPTIONS: dict[int | str, str] = {
+    400: "The request cannot be used",
+    401: "No token, or not a good one",
+    403: "A token for something else",
+    404: "No such session",
+    409: "Not in the state that the session or the service is in",
+    # Keeps FastAPI from documenting its own 422, which is never sent.
+    "default": "Any other error",
+}
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 409)
+    status: {"model": ErrorResponse, "description": description}
+    for status, description in _DESCRIPTIONS.items()
 }
 
-router = APIRouter(tags=["sessions"], dependencies=[Depends(require(SESSIONS))], responses=_ERRORS)
+
+class _Route(APIRoute):
+    """FastAPI reads and parses a body before it asks the dependencies who sends it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def authorized(request: Request) -> Response:
+            authorize(request, SESSIONS)
+            return await handle(request)
+
+        return authorized
+
+
+router = APIRouter(
+    tags=["sessions"],
+    dependencies=[Depends(require(SESSIONS))],
+    responses=_ERRORS,
+    route_class=_Route,
+)
 
 
 def _engine(request: Request) -> Engine:
@@ -79,9 +111,10 @@ def _detail(session: Session, engine: Engine) -> SessionDetail:
 
 
 @router.post("/sessions", status_code=201)
-async def create_session(request: Request, wanted: CreateSession) -> SessionDetail:
-    """Make a session; it is answered when its kernel is ready."""
+async def create_session(request: Request, wanted: CreateSession | None = None) -> SessionDetail:
+    """Make a session; it is answered when its kernel is ready. No body is a Python session."""
     engine = _engine(request)
+    wanted = wanted or CreateSession()
     session = await engine.create_session(
         language=wanted.language,
         session_id=wanted.id,
@@ -148,7 +181,7 @@ async def complete_code(
 ) -> CompleteResponse:
     """What could stand at the cursor; touches neither execution count nor history."""
     content = {"code": position.code, "cursor_pos": _cursor(position)}
-    reply = await _ask(request, session_id, "complete_request", content, position.timeout)
+    reply = await _ask(request, session_id, "complete_request", content, position.limit)
     return CompleteResponse(
         matches=reply.get("matches", []),
         cursor_start=reply.get("cursor_start", content["cursor_pos"]),
@@ -165,9 +198,9 @@ async def inspect_code(
     content = {
         "code": position.code,
         "cursor_pos": _cursor(position),
-        "detail_level": position.detail_level,
+        "detail_level": position.detail_level or 0,
     }
-    reply = await _ask(request, session_id, "inspect_request", content, position.timeout)
+    reply = await _ask(request, session_id, "inspect_request", content, position.limit)
     return InspectResponse(
         found=bool(reply.get("found")),
         data=reply.get("data", {}),

@@ -65,6 +65,18 @@ async def test_children_of_a_kernel_end_with_it_in_whichever_session(
         assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
+async def test_a_child_with_an_environment_of_its_own_ends_too(engine: Engine) -> None:
+    session = await engine.create_session()
+    code = (
+        "import subprocess\n"
+        "child = subprocess.Popen(['sleep', '1000'], env={}, start_new_session=True)\n"
+        "print(child.pid)"
+    )
+    child = psutil.Process(int(text_of(await run(session, code))))
+    await engine.close_session(session.id)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
 async def test_children_of_a_kernel_that_died_end_too(faulty_engine: EngineFactory) -> None:
     session = (await faulty_engine()).session("default")
     result = await run(session, "setsid\nexit 3")

@@ -214,14 +214,13 @@ async def test_a_kernel_lost_between_runs_is_replaced_and_told(engine: Engine) -
     assert "SIGKILL" in result.notes[0]
 
 
-async def test_exit_in_user_code_ends_the_kernel_but_not_the_session(engine: Engine) -> None:
+@pytest.mark.parametrize("leave", ["exit", "quit"])
+async def test_exit_ends_the_code_and_not_the_kernel(engine: Engine, leave: str) -> None:
     session = engine.session("default")
-    await run(session, "x = 1")
-    kernel = session.kernel
-    assert kernel is not None
-    assert (await run(session, "exit()")).outcome is Outcome.OK
-    await asyncio.wait([kernel.exited])
-    assert (await run(session, "x")).outcome is Outcome.ERROR
+    result = await run(session, f"x = 1\n{leave}(2)\nprint('goes on')")
+    assert (result.outcome, result.exit_code, text_of(result)) == (Outcome.ERROR, 2, "")
+    assert (await run(session, f"{leave}()")).success
+    assert (await run(session, "x")).outcome is Outcome.OK
 
 
 @pytest.mark.parametrize(("argument", "exit_code", "outcome"), [("3", 3, "error"), ("0", 0, "ok")])

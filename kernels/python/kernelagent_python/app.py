@@ -33,6 +33,8 @@ def launch(argv: list[str]) -> None:
         from ipykernel.kernelapp import IPKernelApp
 
         from kernelagent_python.kernel import KernelagentKernel
+        from kernelagent_python.leaving import install_exit
+        from kernelagent_python.packing import pack_any_text
         from kernelagent_python.rich import install_formatters
         from kernelagent_python.streams import PromptOutStream, flush_before_exit
 
@@ -42,6 +44,8 @@ def launch(argv: list[str]) -> None:
         )
         # No history file: it is shared between kernels, and each one would add a thread.
         app.initialize(["--HistoryManager.enabled=False", *argv])
+    pack_any_text(app.session)
+    install_exit(app.shell)
     install_formatters(app.shell)
     flush_before_exit()
     # The first cell of a process costs twice as much as the second one: not the user's.

@@ -119,6 +119,8 @@ def _ranges(reader: AxisReader, spans: list[_Span]) -> list[str]:
 def _short(edges: list[float]) -> list[str]:
     """Numbers in as few digits as tell them apart, off by less than 1 % of a bin."""
     width = min((b - a for a, b in pairwise(edges)), default=0.0)
+    # Sums of widths miss zero by a rounding error.
+    edges = [0.0 if abs(edge) < width * 1e-9 else edge for edge in edges]
     for digits in range(2, 17):
         texts = [f"{edge:.{digits}g}" for edge in edges]
         if all(

@@ -1,0 +1,120 @@
+"""A session's hold on a kernel: leased when needed, replaced when lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kernelagent.errors import SessionBusy, SessionClosed
+from kernelagent.jupyter.kernel import Kernel
+from kernelagent.jupyter.languages import Language
+from kernelagent.jupyter.messages import Message
+from kernelagent.jupyter.outputs import Budget, Output, OutputCollector
+from kernelagent.jupyter.pool import Pool
+from kernelagent.jupyter.spill import Spill
+
+_LATE_OUTPUT = Budget(bytes=256 * 1024, items=50)
+
+
+@dataclass(slots=True)
+class SessionFacts:
+    """Who a session is."""
+
+    id: str
+    language: Language
+    is_default: bool = False
+    name: str = ""
+    cwd: Path | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    idle_timeout: float = 0.0
+
+
+class Lease:
+    """The kernel of one session; each one it gets has the session's environment and directory.
+
+    Between two runs it gathers what threads print and what the next answer should tell.
+    """
+
+    def __init__(self, facts: SessionFacts, pool: Pool, workspace: Path) -> None:
+        self._facts = facts
+        self._pool = pool
+        self._workspace = workspace
+        self._lock = asyncio.Lock()
+        self._closed = False
+        self._notes: list[str] = []
+        self._late = self._new_collector()
+        self.kernel: Kernel | None = None
+        self.generation = 0
+
+    async def ready(self) -> Kernel:
+        """The kernel, alive; another one is leased if it was lost.
+
+        Raises what a lease can raise, DirectoryNotFound and SessionClosed.
+        """
+        if self.kernel is not None and self.kernel.alive:
+            return self.kernel
+        async with self._lock:
+            if self._closed:
+                raise SessionClosed(f"session {self._facts.id} was closed")
+            if self.kernel is not None:
+                if self.kernel.alive:
+                    return self.kernel
+                self._notes.append(
+                    f"{self.kernel.death().describe()} since the last run: this one had a fresh "
+                    "state"
+                )
+                await self._release()
+            self.kernel = await self._configured()
+            self.kernel.on_late = self._on_late
+            self.generation += 1
+            return self.kernel
+
+    async def drop(self, kernel: Kernel) -> None:
+        """End `kernel`, unless a run that came meanwhile has another one already."""
+        async with self._lock:
+            if self.kernel is kernel:
+                await self._release()
+
+    async def close(self) -> None:
+        """End the kernel for good."""
+        self._closed = True
+        async with self._lock:
+            await self._release()
+
+    def take_late(self) -> list[Output]:
+        """What was printed after the end of the runs it belongs to, once."""
+        outputs = self._late.outputs
+        if outputs:
+            self._late = self._new_collector()
+        return outputs
+
+    def take_notes(self) -> list[str]:
+        """What the next answer should tell, once."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    async def _configured(self) -> Kernel:
+        kernel = await self._pool.lease()
+        try:
+            await kernel.configure(self._facts.env, self._facts.cwd)
+        except TimeoutError:
+            await self._pool.release(kernel, polite=False)
+            raise SessionBusy("the kernel did not take its environment in time") from None
+        except BaseException:
+            await self._pool.release(kernel, polite=False)
+            raise
+        return kernel
+
+    async def _release(self) -> None:
+        kernel, self.kernel = self.kernel, None
+        if kernel is not None:
+            kernel.on_late = None
+            await self._pool.release(kernel)
+
+    def _new_collector(self) -> OutputCollector:
+        return OutputCollector(_LATE_OUTPUT, Spill(self._workspace, "late", 0), lambda _: None)
+
+    def _on_late(self, message: Message) -> None:
+        self._late.take(message)

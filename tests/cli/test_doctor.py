@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tests.cli.service import kernelagent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def by_name(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {check["name"]: check for check in report["checks"]}
+
+
+def test_a_machine_that_has_everything(tmp_path: Path) -> None:
+    workspace, state = tmp_path / "workspace", tmp_path / "state"
+
+    done = kernelagent(
+        "doctor",
+        "--json",
+        cwd=tmp_path,
+        KERNELAGENT_WORKSPACE=str(workspace),
+        KERNELAGENT_STATE_DIR=str(state),
+        KERNELAGENT_PORT="0",
+    )
+
+    report = json.loads(done.stdout)
+    checks = by_name(report)
+    assert done.returncode == 0
+    assert report["ok"] is True
+    assert "started in" in checks["python kernel"]["detail"]
+    for name in ("python", "ipykernel", "numpy", "matplotlib", "workspace", "socket paths", "port"):
+        assert checks[name]["status"] == "ok"
+    for check in report["checks"]:
+        assert bool(check["how"]) is (check["status"] != "ok")
+    # To look must not change anything.
+    assert not workspace.exists()
+    assert not state.exists()
+
+
+def test_what_is_missing_is_told_with_the_way_to_get_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    state.chmod(0o777)
+    runtime = tmp_path / ("long" * 30)
+
+    done = kernelagent(
+        "doctor",
+        cwd=tmp_path,
+        KERNELAGENT_WORKSPACE=str(tmp_path / "file" / "workspace"),
+        KERNELAGENT_STATE_DIR=str(state),
+        KERNELAGENT_RUNTIME_DIR=str(runtime),
+    )
+
+    assert done.returncode == 1
+    last = done.stdout.splitlines()[-1]
+    assert last == "missing: python kernel, workspace, state directory's mode, socket paths"
+    assert "chmod 700" in done.stdout
+    assert "KERNELAGENT_RUNTIME_DIR" in done.stdout

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cli.service import clean_environment, kernelagent
+
+RUN_ELSEWHERE = """
+from jupyter_client.manager import start_new_kernel
+
+manager, client = start_new_kernel(kernel_name="kernelagent-python")
+try:
+    said = []
+    client.execute_interactive("print(6 * 7)", output_hook=said.append, timeout=30)
+    print([m["content"]["text"] for m in said if m["msg_type"] == "stream"])
+finally:
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+"""
+
+
+def test_registered_kernel_runs_under_another_front_end(tmp_path: Path) -> None:
+    for _ in range(2):
+        done = kernelagent("kernelspec", "install", "--prefix", str(tmp_path), cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    folder = tmp_path / "share" / "jupyter"
+    kernel = folder / "kernels" / "kernelagent-python"
+    assert done.stdout == f"kernelagent-python: {kernel}\n"
+
+    specification = json.loads((kernel / "kernel.json").read_text())
+    assert Path(specification["argv"][0]).is_absolute()
+    assert os.access(specification["argv"][1], os.R_OK)
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN_ELSEWHERE],
+        env=clean_environment(JUPYTER_PATH=str(folder)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ran.stdout.splitlines()[-1] == "['42\\n']"
+
+
+def test_places_exclude_each_other(tmp_path: Path) -> None:
+    done = kernelagent("kernelspec", "install", "--user", "--sys-prefix", cwd=tmp_path)
+
+    assert done.returncode == 2

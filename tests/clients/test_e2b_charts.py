@@ -1,0 +1,31 @@
+"""The chart data that we make, read by the published E2B client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from e2b_code_interpreter.charts import _deserialize_chart
+
+from tests.conftest import Server
+
+_DRAWINGS = {
+    "LineChart": "plt.plot([1, 3, 2]); plt.xlabel('Time (s)')",
+    "ScatterChart": "plt.scatter([1, 2], [3, float('nan')])",
+    "BarChart": "plt.bar(['a', 'b'], [3, 3])",
+    "PieChart": "plt.pie([90, 10], labels=['x', 'y'])",
+    "BoxAndWhiskerChart": "plt.boxplot([[1, 2, 3, 10], [2, 3, 4]])",
+    "SuperChart": "_, (left, right) = plt.subplots(1, 2); left.plot([1]); right.bar([1], [2])",
+}
+
+
+@pytest.mark.parametrize("kind", _DRAWINGS)
+def test_each_kind_of_chart_is_read_as_itself(server: Server, kind: str) -> None:
+    code = f"import matplotlib.pyplot as plt\n{_DRAWINGS[kind]}\nplt.show()"
+    answer = httpx.post(
+        f"{server.url}/execute", json={"code": code}, headers=server.headers, timeout=60
+    ).json()
+    chart: Any = _deserialize_chart(answer["chart"])
+    assert type(chart).__name__ == kind
+    assert chart.elements

@@ -1,0 +1,69 @@
+"""The published hopx client, unmodified, talking to a real server.
+
+Its `debug` mode needs no control plane, but looks one up for its sockets: those are tested by what
+they send, in tests/execution/test_sockets.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hopx_ai import Sandbox
+from hopx_ai.errors import HopxError
+
+from tests.conftest import Server
+
+
+@pytest.fixture
+def sandbox(server: Server) -> Any:
+    """The client, pointed at the server."""
+    return Sandbox.debug(agent_url=server.url, jwt_token=server.token)
+
+
+def test_text_and_exit_code(sandbox: Any, server: Server) -> None:
+    result = sandbox.run_code("print('hi')", working_dir=str(server.workspace))
+    assert (result.success, result.stdout, result.exit_code) == (True, "hi\n", 0)
+
+
+def test_a_figure_and_a_table(sandbox: Any, server: Server) -> None:
+    result = sandbox.run_code(
+        "import matplotlib.pyplot as plt, pandas as pd\n"
+        "plt.plot([1, 2, 3]); plt.show()\n"
+        "pd.DataFrame({'a': [1]})",
+        working_dir=str(server.workspace),
+    )
+    kinds = [output.type.value for output in result.rich_outputs]
+    assert kinds == ["image/png", "text/html", "application/vnd.dataframe+json"]
+
+
+def test_failing_code_is_a_result(sandbox: Any, server: Server) -> None:
+    result = sandbox.run_code("1/0", working_dir=str(server.workspace))
+    assert (result.success, result.exit_code) == (False, 1)
+    assert "ZeroDivisionError" in result.stderr
+
+
+def test_a_timeout_is_a_result(sandbox: Any, server: Server) -> None:
+    code = "print('on', flush=True)\nimport time; time.sleep(60)"
+    result = sandbox.run_code(code, timeout=1, working_dir=str(server.workspace))
+    assert (result.success, result.exit_code, result.stdout) == (False, 124, "on\n")
+
+
+def test_environment_and_directory(sandbox: Any, server: Server) -> None:
+    code = "import os; print(os.environ['X'], os.getcwd())"
+    result = sandbox.run_code(code, env={"X": "'\"$"}, working_dir=str(server.workspace))
+    assert result.stdout == f"'\"$ {server.workspace}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"language": "cobol"}, {"working_dir": "/no/such/directory"}]
+)
+def test_bad_requests_are_exceptions_of_the_client(sandbox: Any, arguments: dict[str, str]) -> None:
+    with pytest.raises(HopxError):
+        sandbox.run_code("1", **arguments)
+
+
+def test_identity_and_sessions(sandbox: Any, server: Server) -> None:
+    assert sandbox.get_agent_info()["agent"] == "kernelagent"
+    sandbox.run_code("1", working_dir=str(server.workspace))
+    assert "default-python" in [item["id"] for item in sandbox.get_jupyter_sessions()]

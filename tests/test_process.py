@@ -1,0 +1,359 @@
+"""Child processes: how they end is known at once, and nothing of them is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+import pytest
+
+from kernelagent.process import (
+    ChildProcess,
+    ExitStatus,
+    kill_marked,
+    resident_memory,
+    tree_memory,
+)
+
+# Children tell by files what they have done; the directory is their working directory.
+SAY = """
+import os, pathlib, signal, subprocess, sys, time
+def say(name, text=""):
+    pathlib.Path(name + ".new").write_text(str(text))
+    os.rename(name + ".new", name)
+"""
+
+
+class Starter(Protocol):
+    """Starts Python code as a child that is killed after the test."""
+
+    def __call__(self, code: str, *, marker: str = ...) -> ChildProcess: ...
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Starter]:
+    children: list[ChildProcess] = []
+
+    def start(code: str, *, marker: str = "") -> ChildProcess:
+        argv = [sys.executable, "-S", "-c", SAY + code]
+        marker = marker or uuid.uuid4().hex
+        child = ChildProcess.start(argv, env=dict(os.environ), cwd=tmp_path, marker=marker)
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        await child.kill()
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait until `condition()` holds."""
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def said(path: Path) -> str:
+    """What a child wrote to `path`, once it is there."""
+    await until(path.exists)
+    return path.read_text()
+
+
+def gone(pid: int) -> bool:
+    """Whether a process does not run any more."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def open_descriptors() -> int:
+    """How many descriptors this process has."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def children_of_ours() -> set[int]:
+    """Our children, zombies included."""
+    return {child.pid for child in psutil.Process().children()}
+
+
+@pytest.mark.parametrize(
+    ("status", "phrase"),
+    [
+        (ExitStatus(code=0), "exit code 0"),
+        (ExitStatus(code=3), "exit code 3"),
+        (ExitStatus(signal=9), "signal 9 (SIGKILL)"),
+        (ExitStatus(signal=11), "signal 11 (SIGSEGV)"),
+        (ExitStatus(signal=40), "signal 40 (unknown)"),
+    ],
+)
+def test_an_end_is_described(status: ExitStatus, phrase: str) -> None:
+    assert status.describe() == phrase
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 255])
+async def test_an_exit_code_is_known(start: Starter, code: int) -> None:
+    child = start(f"sys.exit({code})")
+    assert await child.exited == ExitStatus(code=code)
+    assert not child.running
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT])
+async def test_a_deadly_signal_is_known(start: Starter, number: int) -> None:
+    child = start(f"os.kill(os.getpid(), {int(number)})")
+    assert await child.exited == ExitStatus(signal=number)
+
+
+async def test_a_death_is_noticed_while_others_live(start: Starter) -> None:
+    dying, living = start("time.sleep(0.2)"), start("time.sleep(60)")
+    await asyncio.wait([dying.exited, living.exited], return_when=asyncio.FIRST_COMPLETED)
+    assert dying.exited.done()
+    assert living.running
+
+
+async def test_a_death_is_noticed_although_a_grandchild_holds_stderr_open(start: Starter) -> None:
+    child = start("subprocess.Popen(['sleep', '60'], start_new_session=True)")
+    assert await child.exited == ExitStatus(code=0)
+
+
+async def test_a_child_has_its_directory_environment_and_session(
+    start: Starter, tmp_path: Path
+) -> None:
+    child = start(
+        "marker = os.environ['KERNELAGENT_PROCESS']\n"
+        "say('seen', [os.getcwd(), marker, os.getsid(0), os.getpgid(0)])",
+        marker="mine",
+    )
+    assert await said(tmp_path / "seen") == str([str(tmp_path), "mine", child.pid, child.pid])
+
+
+async def test_a_child_reads_and_writes_nothing_of_ours(start: Starter, tmp_path: Path) -> None:
+    start("print('x', flush=True); say('input', repr(sys.stdin.read()))")
+    assert await said(tmp_path / "input") == "''"
+
+
+async def test_signals_reach_the_process_or_its_whole_group(start: Starter, tmp_path: Path) -> None:
+    child = start(
+        "signal.signal(signal.SIGINT, lambda *_: say('parent'))\n"
+        "if os.fork() == 0:\n"
+        "    signal.signal(signal.SIGINT, lambda *_: say('child'))\n"
+        "    say('ready')\n"
+        "while True: time.sleep(1)\n"
+    )
+    await said(tmp_path / "ready")
+    child.send_signal(signal.SIGINT)
+    await said(tmp_path / "parent")
+    assert not (tmp_path / "child").exists()
+    child.send_signal(signal.SIGINT, group=True)
+    await said(tmp_path / "child")
+
+
+async def test_a_signal_to_a_process_that_has_ended_does_nothing(start: Starter) -> None:
+    child = start("")
+    await child.exited
+    child.send_signal(signal.SIGTERM)
+    child.send_signal(signal.SIGTERM, group=True)
+
+
+async def test_kill_ends_the_whole_group(start: Starter, tmp_path: Path) -> None:
+    child = start("say('pid', subprocess.Popen(['sleep', '60']).pid); time.sleep(60)")
+    grandchild = int(await said(tmp_path / "pid"))
+    await child.kill()
+    assert await child.exited == ExitStatus(signal=signal.SIGKILL)
+    await until(lambda: gone(grandchild))
+
+
+async def test_kill_ends_a_process_that_ignores_every_other_signal(
+    start: Starter, tmp_path: Path
+) -> None:
+    child = start(
+        "for n in (1, 2, 3, 15): signal.signal(n, signal.SIG_IGN)\nsay('ready'); time.sleep(60)"
+    )
+    await said(tmp_path / "ready")
+    child.send_signal(signal.SIGTERM)
+    await child.kill()
+    assert not child.running
+
+
+async def test_kill_ends_a_stopped_process(start: Starter, tmp_path: Path) -> None:
+    child = start("say('ready'); os.kill(os.getpid(), signal.SIGSTOP)")
+    await said(tmp_path / "ready")
+    await child.kill()
+    assert await child.exited == ExitStatus(signal=signal.SIGKILL)
+
+
+async def test_kill_ends_a_grandchild_in_a_session_of_its_own(
+    start: Starter, tmp_path: Path
+) -> None:
+    child = start(
+        "process = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "say('pid', process.pid); time.sleep(60)"
+    )
+    grandchild = int(await said(tmp_path / "pid"))
+    await child.kill()
+    await until(lambda: gone(grandchild))
+
+
+async def test_kill_ends_a_daemon_whose_parents_have_gone(start: Starter, tmp_path: Path) -> None:
+    child = start(
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork() == 0:\n"
+        "        say('pid', os.getpid())\n"
+        "        time.sleep(60)\n"
+        "    os._exit(0)\n"
+    )
+    daemon = int(await said(tmp_path / "pid"))
+    await child.exited
+    assert not gone(daemon)
+    await child.kill()
+    await until(lambda: gone(daemon))
+
+
+async def test_the_group_ends_with_its_leader(start: Starter, tmp_path: Path) -> None:
+    child = start("say('pid', subprocess.Popen(['sleep', '60']).pid)")
+    grandchild = int(await said(tmp_path / "pid"))
+    await child.exited
+    await until(lambda: gone(grandchild))
+
+
+async def test_kill_spares_what_carries_another_marker(start: Starter, tmp_path: Path) -> None:
+    one, other = start("time.sleep(60)", marker="one"), start("time.sleep(60)", marker="one-other")
+    await one.kill()
+    assert other.running
+    assert not gone(other.pid)
+
+
+async def test_kill_may_be_repeated(start: Starter) -> None:
+    child = start("time.sleep(60)")
+    await asyncio.gather(child.kill(), child.kill())
+    await child.kill()
+    assert await child.exited == ExitStatus(signal=signal.SIGKILL)
+
+
+async def test_the_number_of_marked_processes_is_told(start: Starter, tmp_path: Path) -> None:
+    start(
+        "for n in range(3):\n"
+        "    process = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "say('ready')",
+        marker="counted",
+    )
+    await said(tmp_path / "ready")
+    assert await asyncio.to_thread(kill_marked, "nobody") == 0
+    assert await asyncio.to_thread(kill_marked, "counted") in (3, 4)
+    assert await asyncio.to_thread(kill_marked, "counted") == 0
+
+
+async def test_the_end_of_stderr_is_kept(start: Starter) -> None:
+    child = start("print('first'); print('last words', file=sys.stderr)")
+    await child.exited
+    assert child.stderr_tail == "last words\n"
+
+
+async def test_stderr_can_be_asked_for_while_the_process_runs(
+    start: Starter, tmp_path: Path
+) -> None:
+    child = start("os.write(2, b'a \\xff b'); say('ready'); time.sleep(60)")
+    await said(tmp_path / "ready")
+    assert child.stderr_tail == "a \ufffd b"
+
+
+async def test_a_flood_on_stderr_blocks_nobody_and_fills_nothing(
+    start: Starter, tmp_path: Path
+) -> None:
+    child = start(
+        "for n in range(10_000): os.write(2, b'%7d ' % n * 128)\n"
+        "os.write(2, b'the end'); say('done'); time.sleep(60)"
+    )
+    assert await said(tmp_path / "done") == ""
+    assert child.running
+    tail = child.stderr_tail
+    assert tail.endswith(f"{9999:7} the end")
+    assert len(tail) == 16 * 1024
+
+
+async def test_a_process_that_closes_its_stderr_is_followed_to_its_end(start: Starter) -> None:
+    child = start("os.write(2, b'x'); os.close(2); time.sleep(0.1); os._exit(5)")
+    assert await child.exited == ExitStatus(code=5)
+    assert child.stderr_tail == "x"
+
+
+async def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    descriptors, children = open_descriptors(), children_of_ours()
+    with pytest.raises(FileNotFoundError):
+        ChildProcess.start([str(tmp_path / "missing")], env={}, cwd=tmp_path, marker="x")
+    with pytest.raises(FileNotFoundError):
+        ChildProcess.start([sys.executable], env={}, cwd=tmp_path / "missing", marker="x")
+    with pytest.raises(PermissionError):
+        ChildProcess.start([str(tmp_path)], env={}, cwd=tmp_path, marker="x")
+    assert (open_descriptors(), children_of_ours()) == (descriptors, children)
+
+
+async def test_a_process_that_cannot_be_watched_is_not_left_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_descriptors(_: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    descriptors, children = open_descriptors(), children_of_ours()
+    monkeypatch.setattr(os, "pidfd_open", no_descriptors)
+    with pytest.raises(OSError, match="Too many"):
+        ChildProcess.start(["/bin/sleep", "60"], env={}, cwd=tmp_path, marker="x")
+    assert (open_descriptors(), children_of_ours()) == (descriptors, children)
+
+
+async def test_children_that_ended_leave_neither_zombie_nor_descriptor(start: Starter) -> None:
+    # The first one may open descriptors that the event loop keeps.
+    await start("").kill()
+    descriptors, children = open_descriptors(), children_of_ours()
+    for code in ("", "time.sleep(60)", "sys.exit(3)", "os.close(2)"):
+        child = start(code)
+        await child.kill()
+        assert not psutil.pid_exists(child.pid)
+    assert (open_descriptors(), children_of_ours()) == (descriptors, children)
+
+
+async def test_memory_of_a_process_and_its_children_is_counted(
+    start: Starter, tmp_path: Path
+) -> None:
+    size = 100 * 2**20
+    child = start(
+        "say('before'); sys.stdin.read()\n"
+        "if os.fork() == 0:\n"
+        f"    data = b'x' * {size}\n"
+        "    say('after')\n"
+        "time.sleep(60)\n"
+    )
+    await said(tmp_path / "after")
+    resident = await asyncio.to_thread(resident_memory, child.pid)
+    exact = await asyncio.to_thread(tree_memory, child.pid)
+    assert size < exact < resident < 2 * size
+
+
+async def test_shared_memory_is_counted_once(start: Starter, tmp_path: Path) -> None:
+    size = 100 * 2**20
+    child = start(
+        f"data = b'x' * {size}\n"
+        "for n in range(3):\n"
+        "    if os.fork() == 0:\n"
+        "        say(f'ready{n}'); time.sleep(60)\n"
+        "time.sleep(60)\n"
+    )
+    for number in range(3):
+        await said(tmp_path / f"ready{number}")
+    assert size < await asyncio.to_thread(tree_memory, child.pid) < 1.5 * size
+    assert await asyncio.to_thread(resident_memory, child.pid) > 4 * size
+
+
+async def test_a_process_that_has_gone_uses_no_memory(start: Starter) -> None:
+    child = start("")
+    await child.exited
+    assert tree_memory(child.pid) == 0
+    assert resident_memory(child.pid) == 0
