@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
+import select
 import signal
 import subprocess
 import time
@@ -122,10 +124,7 @@ class ChildProcess:
             await asyncio.shield(self.exited)
         finally:
             pinned, self._pinned = self._pinned, []
-            for pidfd in pinned:
-                with contextlib.suppress(OSError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                os.close(pidfd)
+            await asyncio.to_thread(_kill_pinned, pinned)
         await asyncio.to_thread(kill_marked, self._marker)
 
     def _on_exit(self) -> None:
@@ -203,6 +202,20 @@ def _descendants(pid: int) -> list[int]:
     return pinned
 
 
+def _kill_pinned(pinned: list[int]) -> None:
+    """Kill what the descriptors hold, wait until it has ended, and close them."""
+    deadline = time.monotonic() + _KILL_TIMEOUT
+    for pidfd in pinned:
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    for pidfd in pinned:
+        # Readable once the process has ended.
+        ended = select.poll()
+        ended.register(pidfd, select.POLLIN)
+        ended.poll(max(deadline - time.monotonic(), 0) * 1000)
+        os.close(pidfd)
+
+
 def _is_zombie(entry: Path) -> bool:
     return b") Z " in (entry / "stat").read_bytes()
 
@@ -246,3 +259,16 @@ def _tree(pid: int) -> list[int]:
                     children = (task / "children").read_bytes()
                     members.extend(int(child) for child in children.split())
     return members
+
+
+def raise_descriptor_limit(wanted: int) -> int:
+    """Let this process open `wanted` files if it may; the limit it has then.
+
+    Each kernel takes about ten, and many systems allow a thousand unless asked.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= limit:
+        return soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -357,3 +358,17 @@ async def test_a_process_that_has_gone_uses_no_memory(start: Starter) -> None:
     await child.exited
     assert tree_memory(child.pid) == 0
     assert resident_memory(child.pid) == 0
+
+
+def test_the_descriptor_limit_is_raised_as_far_as_allowed() -> None:
+    code = (
+        "import resource\n"
+        "from kernelagent.process import raise_descriptor_limit\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1000))\n"
+        "print(raise_descriptor_limit(600), raise_descriptor_limit(5000),"
+        " raise_descriptor_limit(10), resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+    assert printed == "600 1000 1000 (1000, 1000)\n"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # whoever has not taken that answer is cut off.
 _GRACE = 5
 _LAST_GRACE = 5
+# Longer than HTTP clients keep an idle connection: to one, a close just as it sends is an error.
+_KEEP_ALIVE = 75
 _WEBSOCKET_MESSAGE = 16 * 2**20
 _WEBSOCKET_PING = 20.0
 _BACKLOG = 2048
@@ -40,6 +42,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 server_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=_KEEP_ALIVE,
                 timeout_graceful_shutdown=_GRACE + _LAST_GRACE,
                 backlog=_BACKLOG,
             )

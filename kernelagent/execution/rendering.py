@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from kernelagent.jupyter.execution import Result
-from kernelagent.jupyter.outputs import MimeBundle, Output, data_size
+from kernelagent.jupyter.outputs import MimeBundle, Output, Truncation, data_size
 from kernelagent.jupyter.run import Outcome
 from kernelagent.responses import utc_timestamp
 
@@ -44,6 +44,8 @@ _SOURCES = (
 
 # What the HTML of libraries that send nothing else begins with.
 _HTML_MARKS = (("plotly", "plotly"), ("altair-viz", "altair"), ("data-root-id", "bokeh"))
+
+_TRUNCATION_FIELDS = tuple(field.name for field in dataclasses.fields(Truncation))
 
 # field of the answer: MIME type
 _TEXT_SLOTS = {
@@ -86,7 +88,7 @@ def facts(result: Result) -> dict[str, Any]:
         "message": result.message,
         "state_lost": result.state_lost,
         "truncated": result.truncation.truncated,
-        "truncation": dataclasses.asdict(result.truncation),
+        "truncation": _truncation(result.truncation),
         "notes": result.notes,
     }
     if result.outcome is Outcome.TIMEOUT:
@@ -213,3 +215,8 @@ def _format(mime: str, data: Any) -> str:
     if mime.startswith(("image/", "audio/", "video/", "application/pdf")):
         return "text" if mime == "image/svg+xml" else "base64"
     return "text"
+
+
+def _truncation(truncation: Truncation) -> dict[str, Any]:
+    # By hand: dataclasses.asdict copies deeply, which costs a tenth of a millisecond per answer.
+    return {name: getattr(truncation, name) for name in _TRUNCATION_FIELDS}

@@ -30,6 +30,7 @@ from kernelagent.jupyter.lease import SessionFacts
 from kernelagent.jupyter.memory import default_limit
 from kernelagent.jupyter.pool import Pool
 from kernelagent.jupyter.session import Session, SessionPolicy
+from kernelagent.process import raise_descriptor_limit
 from kernelagent.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ DEFAULT_SESSION = "default"
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SWEEP_INTERVAL = 5.0
 _LONGEST_PATH_TOLD = 1000
+_KERNEL_DESCRIPTORS = 12
+_OTHER_DESCRIPTORS = 512
 
 
 class Engine:
@@ -64,6 +67,16 @@ class Engine:
     async def __aenter__(self) -> Engine:
         try:
             await asyncio.to_thread(self._make_directories)
+            wanted = _OTHER_DESCRIPTORS + self.settings.max_kernels * _KERNEL_DESCRIPTORS
+            allowed = raise_descriptor_limit(wanted)
+            if allowed < wanted:
+                log.warning(
+                    "%d open files are allowed, %d kernels may need %d: raise the limit (ulimit "
+                    "-n) or lower KERNELAGENT_MAX_KERNELS",
+                    allowed,
+                    self.settings.max_kernels,
+                    wanted,
+                )
             self._context = zmq.Context()
             # One file descriptor per socket and peer; the default of 1023 ends at 250 kernels.
             self._context.set(zmq.MAX_SOCKETS, 8192)

@@ -88,6 +88,7 @@ class Run:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._stopped: asyncio.Future[Stop] = self._loop.create_future()
+        self._over_or_stopped = asyncio.Event()
         self._begun = asyncio.Event()
         self._grace: asyncio.TimerHandle | None = None
         self._idle = False
@@ -97,6 +98,7 @@ class Run:
         self._interrupted = False
         self._killed = False
         self._excess: MemoryExcess | None = None
+        self._memory_watch: asyncio.Task[None] | None = None
         self.awaits_input = False
 
     async def go(self, content: dict[str, Any], metadata: dict[str, Any]) -> Ending:
@@ -114,10 +116,10 @@ class Run:
         )
         kernel.used = True
         kernel.exited.add_done_callback(self._on_exit)
-        watch = asyncio.create_task(self._watch_memory())
+        watch = loop.call_later(_MEMORY_WATCH_AFTER, self._start_memory_watch)
         msg_id = kernel.connection.execute(content, metadata, self)
         try:
-            await asyncio.wait((self._over, self._stopped), return_when=asyncio.FIRST_COMPLETED)
+            await self._over_or_stopped.wait()
             if not self._over.done():
                 await self._interrupt()
             if kernel.exited.done() and not (self._idle and self._reply):
@@ -127,6 +129,8 @@ class Run:
         finally:
             timer.cancel()
             watch.cancel()
+            if self._memory_watch is not None:
+                self._memory_watch.cancel()
             kernel.exited.remove_done_callback(self._on_exit)
             kernel.connection.forget(msg_id)
             if self._grace is not None:
@@ -136,6 +140,7 @@ class Run:
         """Interrupt the run, then kill it if it goes on; the first call decides the outcome."""
         if not self._stopped.done():
             self._stopped.set_result(Stop(outcome, reason))
+            self._over_or_stopped.set()
 
     def answer(self, value: str) -> None:
         """Answer the prompt that the run waits for."""
@@ -192,12 +197,15 @@ class Run:
     def _finish(self) -> None:
         if not self._over.done():
             self._over.set_result(None)
+            self._over_or_stopped.set()
 
     def _on_exit(self, _: object) -> None:
         self._finish()
 
+    def _start_memory_watch(self) -> None:
+        self._memory_watch = asyncio.create_task(self._watch_memory())
+
     async def _watch_memory(self) -> None:
-        await asyncio.sleep(_MEMORY_WATCH_AFTER)
         self._excess = await watch_memory(self._kernel.pid, self._limits.memory)
         self._kernel.kill()
 

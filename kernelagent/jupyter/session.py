@@ -306,6 +306,8 @@ class Session:
         }
         for attempt in range(_ABORT_RETRIES + 1):
             kernel = await self._kernel_in_time(execution)
+            if execution.begun is None:
+                execution.begun = time.monotonic()
             run = Run(
                 kernel,
                 collector,
@@ -328,19 +330,19 @@ class Session:
 
     async def _kernel_in_time(self, execution: Execution) -> Kernel:
         """The kernel for a run whose turn it is; raises QueueTimeout if none starts in time."""
+        kernel = self._lease.kernel
+        if kernel is not None and kernel.alive:
+            return kernel
         limit = execution.request.request_timeout
         waited = time.monotonic() - execution.submitted
         try:
             async with asyncio.timeout(max(limit - waited, 0)):
-                kernel = await self._lease.ready()
+                return await self._lease.ready()
         except TimeoutError:
             raise QueueTimeout(
                 f"session {self.id} had no kernel within {limit:g} s; the code was not run",
                 details={"request_timeout": limit},
             ) from None
-        if execution.begun is None:
-            execution.begun = time.monotonic()
-        return kernel
 
     def _limits(self, execution: Execution) -> RunLimits:
         request = execution.request

@@ -38,7 +38,14 @@ def launch(argv: list[str]) -> None:
         from kernelagent_python.rich import install_formatters
         from kernelagent_python.streams import PromptOutStream, flush_before_exit
 
-        app: Any = IPKernelApp.instance(
+        class Application(IPKernelApp):  # type: ignore[misc,unused-ignore] # untyped base
+            def init_control(self, context: Any) -> None:
+                super().init_control(context)
+                # It serves subshells, which our client does not use, and each message of a cell
+                # would pass through it.
+                self.shell_channel_thread = None
+
+        app: Any = Application.instance(
             kernel_class=KernelagentKernel,
             outstream_class=f"{PromptOutStream.__module__}.{PromptOutStream.__qualname__}",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
@@ -9,6 +10,7 @@ from IPython.core.error import StdinNotImplementedError
 from traitlets import Float
 
 from kernelagent_python.scope import RunScope, ScopeError, configure
+from kernelagent_python.streams import drain_descriptors
 from kernelagent_python.variables import list_variables
 
 SIDE_CHANNEL = "kernelagent"
@@ -37,6 +39,11 @@ class KernelagentKernel(IPythonKernel):  # type: ignore[misc,unused-ignore] # un
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._run_scope = RunScope()
+        self.shell_channel_thread: Any = self.shell_channel_thread or _NoShellChannelThread()
+
+    @property
+    def _supports_kernel_subshells(self) -> bool:
+        return bool(self.shell_channel_thread)
 
     async def do_execute(
         self,
@@ -67,6 +74,7 @@ class KernelagentKernel(IPythonKernel):  # type: ignore[misc,unused-ignore] # un
             return reply
         finally:
             self._run_scope.leave()
+            drain_descriptors()
 
     async def kernelagent_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Answer one question or order of the side channel."""
@@ -106,6 +114,15 @@ class KernelagentKernel(IPythonKernel):  # type: ignore[misc,unused-ignore] # un
                     "ename": "ValueError",
                     "evalue": f"unknown operation {unknown!r}",
                 }
+
+
+class _NoShellChannelThread:
+    """Stands where ipykernel looks for the thread that it would start, and asks only this."""
+
+    parent_thread = threading.main_thread()
+
+    def __bool__(self) -> bool:
+        return False
 
 
 def _failure(error: ScopeError) -> dict[str, Any]:

@@ -26,5 +26,6 @@ def install_exit(shell: Any) -> None:
     shell.exiter = ScriptExit(shell)
     for name in ("exit", "quit"):
         shell.user_ns[name] = shell.exiter
+        shell.user_ns_hidden[name] = shell.exiter
     # Advice for people at a terminal; here it would stand in every answer.
     warnings.filterwarnings("ignore", "To exit: use", UserWarning)

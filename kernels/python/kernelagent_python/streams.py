@@ -1,12 +1,15 @@
-"""Standard streams that reach the client promptly and in messages of bounded size."""
+"""Standard streams that reach the client promptly, whole and in messages of bounded size."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import functools
 import os
+import select
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -14,7 +17,12 @@ from ipykernel.iostream import OutStream
 
 _FLUSH_INTERVAL = 0.05
 _LARGEST_MESSAGE = 256 * 1024
+_PIPE_READ = 64 * 1024
+# A child that writes without pause must not keep a cell from ending.
+_DRAIN_LIMIT = 4 * 2**20
 _DEADLY = {signal.SIGKILL, signal.SIGTERM, signal.SIGABRT, signal.SIGSEGV, signal.SIGQUIT}
+
+_streams: list[PromptOutStream] = []
 
 
 class PromptOutStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
@@ -23,6 +31,9 @@ class PromptOutStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped 
     Stock streams hold everything back for 0.2 s, in a buffer without a bound. Here a line that
     follows a pause leaves before `write` returns, so that it is seen at once and survives a crash
     right behind it; what follows is gathered for 50 ms or 256 KiB, whichever comes first.
+
+    What C code and child processes write to the descriptor itself is taken in by a thread, and by
+    `drain` at the end of each cell: it belongs to that cell.
     """
 
     flush_interval = _FLUSH_INTERVAL
@@ -30,12 +41,23 @@ class PromptOutStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._flushed_at = 0.0
         self._unflushed = 0
+        self._pipe_lock = threading.Lock()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         super().__init__(*args, **kwargs)
+        _streams.append(self)
 
     def set_parent(self, parent: dict[str, Any]) -> None:
         # A new cell: its first line is not held back because the last cell has just printed.
         self._flushed_at = 0.0
         super().set_parent(parent)
+
+    def flush(self) -> None:
+        """Send what is buffered; with nothing to send, this costs nothing.
+
+        Stock streams hand over to their sending thread and wait for it twice, six times per cell.
+        """
+        if self._unflushed or not self._is_master_process():
+            super().flush()
 
     def _flush(self) -> None:
         if self._unflushed:
@@ -50,15 +72,53 @@ class PromptOutStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped 
                 self.write(string[start : start + _LARGEST_MESSAGE])
             return len(string)
         written: int | None = super().write(string)
-        if not self._is_master_process():
-            return written
         self._unflushed += len(string)
         # Only whole lines: print() writes its line end apart, and both belong in one message.
-        if self._unflushed >= _LARGEST_MESSAGE or (
-            string.endswith("\n") and time.monotonic() - self._flushed_at > self.flush_interval
-        ):
+        if (
+            self._unflushed >= _LARGEST_MESSAGE
+            or (string.endswith("\n") and time.monotonic() - self._flushed_at > self.flush_interval)
+        ) and self._is_master_process():
             self.flush()
         return written
+
+    def drain(self) -> None:
+        """Take in what was written to the descriptor until now."""
+        if not self._should_watch or not self._is_master_process():
+            return
+        taken = 0
+        with self._pipe_lock:
+            while taken < _DRAIN_LIMIT and _is_readable(self._fid, 0):
+                taken += self._take_from_pipe()
+
+    def _watch_pipe_fd(self) -> None:
+        # Stock code reads and writes without a lock, so nobody can tell when all has arrived.
+        while self._should_watch:
+            _is_readable(self._fid, None)
+            with self._pipe_lock:
+                # `drain` may have been quicker.
+                if self._should_watch and _is_readable(self._fid, 0) and not self._take_from_pipe():
+                    return
+
+    def _take_from_pipe(self) -> int:
+        data = os.read(self._fid, _PIPE_READ)
+        text = self._decoder.decode(data)
+        if text:
+            self.write(text)
+        with contextlib.suppress(OSError):
+            os.write(self._original_stdstream_copy, data)
+        return len(data)
+
+
+def _is_readable(descriptor: int, timeout: float | None) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(timeout))
+
+
+def drain_descriptors() -> None:
+    """Take in what C code and children have written past Python, for all streams."""
+    for stream in _streams:
+        stream.drain()
 
 
 def flush_before_exit() -> None:
