@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, WebSocket
@@ -24,12 +25,16 @@ from kernelagent.execution.streams import (
     until_disconnect,
     wanted_stream,
 )
+from kernelagent.jupyter.execution import Result
 from kernelagent.responses import json_response
 
 router = APIRouter(tags=["execution"], dependencies=[Depends(require(EXECUTE))])
 
 # The status that web servers log for a client that left; nobody receives it.
 _CLIENT_CLOSED_REQUEST = 499
+
+# Making one of several MiB takes long enough for others to notice.
+_LARGE_ANSWER = 512 * 1024
 
 
 def _documentation(response: type[ExecuteResponse]) -> dict[str, Any]:
@@ -70,6 +75,12 @@ async def _execute(request: Request, *, rich: bool, language: str | None = None)
     result = await service.run(wanted, lambda: until_disconnect(request.receive))
     if result is None:
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    if result.truncation.kept_bytes < _LARGE_ANSWER:
+        return _render(result, rich)
+    return await asyncio.to_thread(_render, result, rich)
+
+
+def _render(result: Result, rich: bool) -> Response:
     return json_response(answer(result, with_outputs=rich))
 
 

@@ -18,6 +18,8 @@ _FIRST_BACKOFF = 1.0
 _LONGEST_BACKOFF = 60.0
 # Refill even if the lessee never runs anything.
 _REFILL_AFTER = 2.0
+# A start takes a core for half a second: not the one of the run that follows the first.
+_REFILL_SETTLED = 0.2
 
 # Starting more at once than there are cores makes each of them slower.
 _STARTS_AT_ONCE = max(2, os.cpu_count() or 1)
@@ -43,6 +45,7 @@ class Pool:
         self._starting = 0
         self._gate = asyncio.Semaphore(_STARTS_AT_ONCE)
         self._refill: asyncio.TimerHandle | None = None
+        self._settled = False
         self._failures = 0
         self._closed = False
         self.last_error = ""
@@ -75,6 +78,7 @@ class Pool:
 
     def fill(self) -> None:
         """Start what is missing."""
+        self._settled = False
         if self._refill is not None:
             self._refill.cancel()
             self._refill = None
@@ -116,9 +120,11 @@ class Pool:
                 self._waiting.remove(waiter)
 
     def settled(self) -> None:
-        """The lessee has had its first run: refilling no longer slows it."""
-        if self._refill is not None:
-            self.fill()
+        """A lessee has had a run: refilling will not slow its first one."""
+        if self._refill is not None and not self._settled:
+            self._settled = True
+            self._refill.cancel()
+            self._refill = asyncio.get_running_loop().call_later(_REFILL_SETTLED, self.fill)
 
     async def release(self, kernel: Kernel, *, polite: bool = True) -> None:
         """End a leased kernel."""
