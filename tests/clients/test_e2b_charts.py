@@ -16,7 +16,7 @@ _DRAWINGS = {
     "BarChart": "plt.bar(['a', 'b'], [3, 3])",
     "PieChart": "plt.pie([90, 10], labels=['x', 'y'])",
     "BoxAndWhiskerChart": "plt.boxplot([[1, 2, 3, 10], [2, 3, 4]])",
-    "SuperChart": "_, (left, right) = plt.subplots(1, 2); left.plot([1]); right.bar([1], [2])",
+    "SuperChart": "figure, (left, right) = plt.subplots(1, 2); left.plot([1]); right.bar([1], [2])",
 }
 
 

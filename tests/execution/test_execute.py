@@ -113,8 +113,9 @@ async def test_all_routes_share_the_default_session(server: Server) -> None:
 
 
 async def test_execution_count_grows_by_one(server: Server) -> None:
-    first = await run(server, "1")
-    second = await run(server, "_ + 1")
+    async with session(server) as session_id:
+        first = await run(server, "1", session_id=session_id)
+        second = await run(server, "_ + 1", session_id=session_id)
 
     assert second["execution_count"] == first["execution_count"] + 1
     assert second["result"] == "2"
