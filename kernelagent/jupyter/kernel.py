@@ -97,11 +97,12 @@ class Kernel:
         cwd: Path,
         env: Mapping[str, str],
         timeout: float,
+        provision: type[PlainProvisioner] = PlainProvisioner,
     ) -> Kernel:
         """A kernel that answers; raises KernelStartFailed with what it said, leaving nothing."""
         kernel_id = uuid.uuid4().hex[:16]
         spec = language.kernelspec
-        provisioner = PlainProvisioner(kernel_id=kernel_id, kernel_spec=spec)
+        provisioner = provision(kernel_id=kernel_id, kernel_spec=spec)
         try:
             endpoint = Endpoint.create(runtime_dir, kernel_id)
         except OSError as error:

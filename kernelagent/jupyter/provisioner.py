@@ -19,10 +19,11 @@ _Base: Any = KernelProvisionerBase
 class PlainProvisioner(_Base):  # type: ignore[misc]
     """Starts each kernel as a process of its own, whatever its language.
 
-    `Kernel` calls `launch_kernel` once, then watches `exited`; after `kill` nothing of the kernel
-    is left. Another provisioner must keep these promises: `pid` is the kernel's process id,
-    `exited` is done within 100 ms of its end, `stderr_tail` tells its last words, and a kernel
-    does not outlive the service.
+    `Kernel.start` takes the class: another way to make processes is a subclass, and nothing above
+    changes. `Kernel` calls `launch_kernel` once, then watches `exited`; after `kill` nothing of the
+    kernel is left. A subclass must keep these promises: `pid` is the kernel's process id, `exited`
+    is done within 100 ms of its end, `stderr_tail` tells its last words, and a kernel does not
+    outlive the service.
     """
 
     child: ChildProcess | None = None

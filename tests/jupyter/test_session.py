@@ -355,6 +355,19 @@ async def test_text_of_a_process_that_the_code_starts_is_captured(engine: Engine
     assert text_of(await run(engine.session("default"), code)) == "fd\nchild\n"
 
 
+async def test_the_kernels_publisher_drops_nothing_when_it_is_not_read(engine: Engine) -> None:
+    code = "get_ipython().kernel.iopub_thread.socket.sndhwm"
+    result = await run(engine.session("default"), code)
+    assert result.outputs[0]["data"]["text/plain"] == "0"
+
+
+async def test_thousands_of_displays_all_arrive(engine: Engine) -> None:
+    code = "from IPython.display import display\nfor n in range(5000): display(n)"
+    result = await run(engine.session("default"), code, budget=Budget(8 << 20, 10_000))
+    shown = [output["data"]["text/plain"] for output in result.outputs]
+    assert shown == [str(n) for n in range(5000)]
+
+
 async def test_output_of_a_thread_reaches_the_next_answer(engine: Engine) -> None:
     session = engine.session("default")
     code = (

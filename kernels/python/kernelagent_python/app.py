@@ -30,6 +30,7 @@ def launch(argv: list[str]) -> None:
     crash_report = os.fdopen(os.dup(2), "w")
     faulthandler.enable(file=crash_report, all_threads=False)
     with _without_debugger():
+        import zmq
         from ipykernel.kernelapp import IPKernelApp
 
         from kernelagent_python.kernel import KernelagentKernel
@@ -44,6 +45,13 @@ def launch(argv: list[str]) -> None:
                 # It serves subshells, which our client does not use, and each message of a cell
                 # would pass through it.
                 self.shell_channel_thread = None
+
+            def _bind_socket(self, s: Any, port: int) -> Any:
+                # A full queue makes a publisher drop messages without a word, and a thousand fill
+                # it when the machine is busy. Our client reads always.
+                if s.getsockopt(zmq.TYPE) == zmq.XPUB:
+                    s.sndhwm = 0
+                return super()._bind_socket(s, port)
 
         app: Any = Application.instance(
             kernel_class=KernelagentKernel,
