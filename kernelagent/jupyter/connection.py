@@ -155,6 +155,7 @@ class Connection:
 
     @property
     def closed(self) -> bool:
+        """Whether nothing can be sent any more."""
         return not self._sockets
 
     async def ask(

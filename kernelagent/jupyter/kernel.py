@@ -180,15 +180,18 @@ class Kernel:
 
     async def _stop(self, polite: bool) -> None:
         try:
-            if polite and self.used and self.alive:
+            if polite and self.used and self.alive and not self.connection.closed:
                 await self.provisioner.prepare_kill()
                 self.connection.tell("shutdown_request", {"restart": False}, channel="control")
                 await asyncio.wait([self.exited], timeout=_SHUTDOWN_GRACE)
-            await self.provisioner.kill()
         finally:
-            if hasattr(self, "connection"):
-                self.connection.close()
-            self.endpoint.remove()
+            # Whatever became of the polite part, nothing of the kernel may be left.
+            try:
+                await self.provisioner.kill()
+            finally:
+                if hasattr(self, "connection"):
+                    self.connection.close()
+                self.endpoint.remove()
 
     async def _wait_until_ready(self, timeout: float) -> None:
         ready = asyncio.create_task(self.connection.prove())

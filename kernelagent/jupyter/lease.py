@@ -99,11 +99,10 @@ class Lease:
         kernel = await self._pool.lease()
         try:
             await kernel.configure(self._facts.env, self._facts.cwd)
-        except TimeoutError:
+        except BaseException as error:
             await self._pool.release(kernel, polite=False)
-            raise SessionBusy("the kernel did not take its environment in time") from None
-        except BaseException:
-            await self._pool.release(kernel, polite=False)
+            if isinstance(error, TimeoutError):
+                raise SessionBusy("the kernel did not take its environment in time") from None
             raise
         return kernel
 

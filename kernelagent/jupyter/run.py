@@ -108,6 +108,8 @@ class Run:
         """
         kernel, loop = self._kernel, self._loop
         self._allow_stdin = bool(content.get("allow_stdin"))
+        # First, as it can fail: nothing is to be undone yet.
+        msg_id = kernel.connection.execute(content, metadata, self)
         timer = loop.call_later(
             self._limits.timeout,
             self.stop,
@@ -117,12 +119,11 @@ class Run:
         kernel.used = True
         kernel.exited.add_done_callback(self._on_exit)
         watch = loop.call_later(_MEMORY_WATCH_AFTER, self._start_memory_watch)
-        msg_id = kernel.connection.execute(content, metadata, self)
         try:
             await self._over_or_stopped.wait()
             if not self._over.done():
                 await self._interrupt()
-            if kernel.exited.done() and not (self._idle and self._reply):
+            if kernel.exited.done() and not (self._idle and self._reply is not None):
                 await kernel.connection.settle()
                 return self._ending_of_death()
             return self._ending()

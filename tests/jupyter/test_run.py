@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from kernelagent.jupyter.execution import Feed, Prompt, StreamEvent
-from kernelagent.jupyter.outputs import Budget
-from kernelagent.jupyter.run import Outcome
+from kernelagent.jupyter.outputs import Budget, OutputCollector
+from kernelagent.jupyter.run import Outcome, Run, RunLimits
+from kernelagent.jupyter.spill import Spill
 from tests.jupyter.conftest import EngineFactory, run, shown, submit, text_of, until
 
 
@@ -175,6 +177,28 @@ async def test_the_loop_stays_free_during_a_flood(faulty_engine: EngineFactory) 
         ticks += 1
     assert ticks > 50
     assert execution.finished.result().truncation.total_bytes == 30000 * 2000
+
+
+async def test_a_run_that_cannot_be_sent_leaves_nothing_behind(
+    faulty_engine: EngineFactory,
+) -> None:
+    session = (await faulty_engine()).session("default")
+    await run(session, "print x")
+    kernel = session.kernel
+    assert kernel is not None
+    kernel.connection.close()
+    follower = Run(
+        kernel,
+        OutputCollector(Budget(1024, 1), Spill(Path(), "none", 0), lambda _: None),
+        RunLimits(timeout=30, grace=1, memory=1 << 30),
+        on_begin=lambda _: None,
+        on_prompt=lambda *_: None,
+    )
+    before = len(asyncio.all_tasks())
+    with pytest.raises(KeyError):
+        await follower.go({"code": "print y"}, {})
+    await asyncio.sleep(0.06)  # longer than the pause before memory is watched
+    assert len(asyncio.all_tasks()) == before
 
 
 async def test_a_prompt_reaches_the_client_and_its_answer_the_code(
