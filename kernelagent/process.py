@@ -29,8 +29,16 @@ class ExitStatus:
     code: int | None = None
     signal: int | None = None
 
+    @classmethod
+    def unpack(cls, status: int) -> ExitStatus:
+        """From what waitpid gives."""
+        code = os.waitstatus_to_exitcode(status)
+        return cls(code=code) if code >= 0 else cls(signal=-code)
+
     def describe(self) -> str:
         """A phrase such as "exit code 3" or "signal 9 (SIGKILL)"."""
+        if self.signal is None and self.code is None:
+            return "an unknown status"
         if self.signal is None:
             return f"exit code {self.code}"
         try:
@@ -40,51 +48,26 @@ class ExitStatus:
         return f"signal {self.signal} ({name})"
 
 
-class ChildProcess:
-    """A running child; made by `start`, ended by `kill`, which must be awaited in any case."""
+class RunningProcess:
+    """A process in a session of its own; ended by `kill`, which must be awaited in any case.
 
-    def __init__(self, popen: subprocess.Popen[bytes], marker: str) -> None:
-        self._popen = popen
+    A subclass says how the process's status is collected once `pidfd` tells that it has ended.
+    Takes both descriptors over.
+    """
+
+    def __init__(self, pid: int, pidfd: int, stderr_fd: int, marker: str) -> None:
+        self.pid = pid
         self._marker = marker
         self._loop = asyncio.get_running_loop()
-        self.pid = popen.pid
         self.exited: asyncio.Future[ExitStatus] = self._loop.create_future()
         self._stderr_tail = bytearray()
         self._pinned: list[int] = []
-        self._pidfd = os.pidfd_open(popen.pid)
-        self._loop.add_reader(self._pidfd, self._on_exit)
-        self._stderr_fd = -1
-        if popen.stderr is not None:
-            self._stderr_fd = popen.stderr.fileno()
-            os.set_blocking(self._stderr_fd, False)
-            self._loop.add_reader(self._stderr_fd, self._on_stderr)
-
-    @classmethod
-    def start(
-        cls, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, marker: str
-    ) -> ChildProcess:
-        """Start `argv` as the leader of a new session; raises OSError.
-
-        stdin and stdout are the null device; the last 16 KiB of stderr are kept. Called on the
-        loop's own thread: the child asks to be killed when the thread that started it ends.
-        """
-        popen = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env={**env, MARKER: marker},
-            cwd=cwd,
-            start_new_session=True,
-        )
-        try:
-            return cls(popen, marker)
-        except BaseException:
-            popen.kill()
-            popen.wait()
-            if popen.stderr is not None:
-                popen.stderr.close()
-            raise
+        self._pidfd = pidfd
+        self._stderr_fd = stderr_fd
+        self._loop.add_reader(pidfd, self._on_exit)
+        if stderr_fd >= 0:
+            os.set_blocking(stderr_fd, False)
+            self._loop.add_reader(stderr_fd, self._on_stderr)
 
     @property
     def running(self) -> bool:
@@ -99,13 +82,13 @@ class ChildProcess:
 
     def send_signal(self, number: int, *, group: bool = False) -> None:
         """Signal the process, or its whole group; nothing happens if it has ended."""
-        if not self.running:
+        if self._pidfd < 0:
             return
         with contextlib.suppress(ProcessLookupError):
             if group:
                 os.killpg(self.pid, number)
             else:
-                os.kill(self.pid, number)
+                signal.pidfd_send_signal(self._pidfd, number)
 
     async def pin_descendants(self) -> None:
         """Take hold of the descendants of now, so that `kill` finds them when their parent is gone.
@@ -127,20 +110,25 @@ class ChildProcess:
             await asyncio.to_thread(_kill_pinned, pinned)
         await asyncio.to_thread(kill_marked, self._marker)
 
+    def collect(self) -> None:
+        """Called once when the process has ended: `settle` is owed, now or soon."""
+        raise NotImplementedError
+
+    def settle(self, status: ExitStatus) -> None:
+        """The process has ended with `status`."""
+        self._on_stderr()
+        if self._stderr_fd >= 0:
+            self._loop.remove_reader(self._stderr_fd)
+            os.close(self._stderr_fd)
+            self._stderr_fd = -1
+        if not self.exited.done():
+            self.exited.set_result(status)
+
     def _on_exit(self) -> None:
-        # The zombie still holds its id, so this can hit nobody else's group.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        code = self._popen.wait()
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        self._on_stderr()
-        if self._popen.stderr is not None:
-            self._loop.remove_reader(self._stderr_fd)
-            self._stderr_fd = -1
-            self._popen.stderr.close()
-        if not self.exited.done():
-            self.exited.set_result(ExitStatus(code=code) if code >= 0 else ExitStatus(signal=-code))
+        self._pidfd = -1
+        self.collect()
 
     def _on_stderr(self) -> None:
         if self._stderr_fd < 0:
@@ -156,6 +144,61 @@ class ChildProcess:
                 return
             self._stderr_tail += data
             del self._stderr_tail[:-_STDERR_TAIL]
+
+
+class ChildProcess(RunningProcess):
+    """A child of this process; made by `start`."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], marker: str) -> None:
+        self._popen = popen
+        pidfd = os.pidfd_open(popen.pid)
+        stderr_fd = -1
+        if popen.stderr is not None:
+            # Popen closes its own when it is collected, whatever the number stands for by then.
+            stderr_fd = os.dup(popen.stderr.fileno())
+            popen.stderr.close()
+        super().__init__(popen.pid, pidfd, stderr_fd, marker)
+
+    @classmethod
+    def start(
+        cls,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        marker: str,
+        pass_fds: Sequence[int] = (),
+    ) -> ChildProcess:
+        """Start `argv` as the leader of a new session; raises OSError.
+
+        stdin and stdout are the null device; the last 16 KiB of stderr are kept. Called on the
+        loop's own thread: the child asks to be killed when the thread that started it ends.
+        """
+        popen = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**env, MARKER: marker},
+            cwd=cwd,
+            start_new_session=True,
+            pass_fds=pass_fds,
+        )
+        try:
+            return cls(popen, marker)
+        except BaseException:
+            popen.kill()
+            popen.wait()
+            if popen.stderr is not None:
+                popen.stderr.close()
+            raise
+
+    def collect(self) -> None:
+        # The zombie still holds its id, so this can hit nobody else's group.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        code = self._popen.wait()
+        self.settle(ExitStatus(code=code) if code >= 0 else ExitStatus(signal=-code))
 
 
 def kill_marked(marker: str) -> int:

@@ -120,6 +120,21 @@ class Settings(BaseSettings):
         description="A session without runs for this long is closed; 0 keeps it. The default "
         "session of a language stays.",
     )
+    fork_server: bool = Field(
+        True,
+        description="Fork Python kernels from one process that has everything imported, which "
+        "makes them quick to start and small. Without it each kernel is started by itself.",
+    )
+    preload: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None,
+        description="Modules that the fork server imports, separated by commas; default: numpy, "
+        "pandas, matplotlib.pyplot. None of them may start a thread.",
+    )
+    lean_kernel: bool = Field(
+        True,
+        description="Run Python on our own subclasses of ipykernel, where its version was tested; "
+        "else on stock classes.",
+    )
     kernel_start_timeout: float = Field(
         60.0, gt=0, description="How long a kernel may take from its start to its first answer."
     )
@@ -154,7 +169,7 @@ class Settings(BaseSettings):
                 ) from error
         return values
 
-    @field_validator("kernel_env", mode="before")
+    @field_validator("kernel_env", "preload", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         if isinstance(value, str):

@@ -20,7 +20,7 @@ from kernelagent.jupyter.messages import BadMessage, Message, Wire
 
 log = logging.getLogger(__name__)
 
-_CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 
 # One turn of a reader: other clients of the loop must not wait longer for theirs.
 _TURN = 0.004
@@ -53,7 +53,7 @@ class Endpoint:
 
     @property
     def info(self) -> dict[str, Any]:
-        ports = {f"{channel}_port": n for n, channel in enumerate(_CHANNELS, 1)}
+        ports = {f"{channel}_port": n for n, channel in enumerate(CHANNELS, 1)}
         return {
             **ports,
             "transport": "ipc",
@@ -62,15 +62,15 @@ class Endpoint:
             "signature_scheme": "hmac-sha256",
         }
 
+    def socket_path(self, channel: str) -> str:
+        return f"{self.path}-{CHANNELS.index(channel) + 1}"
+
     def url(self, channel: str) -> str:
-        return f"ipc://{self.path}-{_CHANNELS.index(channel) + 1}"
+        return f"ipc://{self.socket_path(channel)}"
 
     def remove(self) -> None:
         """Delete the connection file and the socket files, those which exist."""
-        for path in (
-            self.file,
-            *(Path(f"{self.path}-{n}") for n in range(1, len(_CHANNELS) + 1)),
-        ):
+        for path in (self.file, *map(Path, map(self.socket_path, CHANNELS))):
             path.unlink(missing_ok=True)
 
 
@@ -196,24 +196,28 @@ class Connection:
         _, frames = self._wire.pack("input_reply", {"status": "ok", "value": value})
         self._send("stdin", frames)
 
-    async def prove(self) -> Message:
+    async def prove(self, *, greets: bool = False) -> None:
         """Wait until the kernel answers, its output reaches us and it can ask for input.
 
-        Returns its kernel_info_reply. A reply alone does not prove the subscription. Kernels of
-        protocol 5.4 greet a subscriber by iopub_welcome; others are asked again until the status
-        of an answer arrives on iopub.
+        A reply alone does not prove the subscription. Kernels of protocol 5.4 greet a subscriber
+        by iopub_welcome, which is enough if one is known to; others are asked again until the
+        status of an answer arrives on iopub.
         """
-        info = await self.ask("kernel_info_request", {})
+        if greets:
+            await self.heard_iopub.wait()
+            await self._stdin_linked.wait()
+            return
+        await self.ask("kernel_info_request", {})
         pause = 0.01
         while True:
             try:
                 async with asyncio.timeout(pause):
                     await self.heard_iopub.wait()
                     await self._stdin_linked.wait()
-                return info
+                return
             except TimeoutError:
                 pause = min(pause * 2, 0.2)
-                info = await self.ask("kernel_info_request", {})
+                await self.ask("kernel_info_request", {})
 
     async def settle(self) -> None:
         """Take in what a dead kernel had sent: until nothing came for 20 ms, 200 ms at most."""

@@ -9,7 +9,8 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,20 @@ from kernelagent.errors import (
     ConfigurationError,
     DirectoryNotFound,
     InvalidRequest,
+    KernelStartFailed,
     ServiceClosing,
     SessionExists,
     SessionLimit,
     SessionNotFound,
 )
+from kernelagent.jupyter.forking import ForkRefused
+from kernelagent.jupyter.forkserver import ForkServer, ForkServerSpec, Generation
 from kernelagent.jupyter.kernel import Kernel, kernel_environment
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.lease import SessionFacts
 from kernelagent.jupyter.memory import default_limit
 from kernelagent.jupyter.pool import Pool
+from kernelagent.jupyter.provisioner import ForkProvisioner, PlainProvisioner
 from kernelagent.jupyter.session import Session, SessionPolicy
 from kernelagent.process import raise_descriptor_limit
 from kernelagent.settings import Settings
@@ -59,6 +64,7 @@ class Engine:
         )
         self._sessions: dict[str, Session] = {}
         self._pools: dict[str, Pool] = {}
+        self._fork_servers: dict[str, ForkServer] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._runtime_dir: Path | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -82,8 +88,8 @@ class Engine:
             self._context.set(zmq.MAX_SOCKETS, 8192)
             for language in self.languages:
                 if language.available:
-                    pool = self._pool(language)
-                    pool.fill()
+                    self._open_fork_server(language)
+                    self._pool(language).fill()
             self._sweeper = asyncio.create_task(self._sweep(), name="session expiry")
         except BaseException:
             await self.close()
@@ -104,6 +110,7 @@ class Engine:
         reason = "the service is shutting down"
         await asyncio.gather(*(session.close(reason) for session in sessions))
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+        await asyncio.gather(*(server.close() for server in self._fork_servers.values()))
         if self._context is not None:
             await asyncio.to_thread(self._context.destroy, 0)
         if self._runtime_dir is not None:
@@ -124,6 +131,11 @@ class Engine:
     def pool_facts(self) -> dict[str, dict[str, Any]]:
         """The state of each pool, by language."""
         return {name: pool.facts for name, pool in self._pools.items()}
+
+    @property
+    def fork_server_facts(self) -> dict[str, dict[str, Any]]:
+        """The state of each fork server, by language."""
+        return {name: server.facts for name, server in self._fork_servers.items()}
 
     def idle_kernels(self, language: str) -> list[Kernel]:
         """The warm kernels of a language that nobody has leased."""
@@ -257,16 +269,50 @@ class Engine:
             )
         return pool
 
+    def _open_fork_server(self, language: Language) -> None:
+        if not self.settings.fork_server or not language.can_fork:
+            return
+        preload = self.settings.preload
+        spec = ForkServerSpec(
+            language,
+            kernel_environment({}, self.settings.kernel_env),
+            self.workspace,
+            language.preload if preload is None else preload,
+            not self.settings.lean_kernel,
+            self.settings.kernel_start_timeout,
+        )
+        server = self._fork_servers[language.name] = ForkServer(spec)
+        server.open()
+
     async def _start_kernel(self, language: Language) -> Kernel:
+        server = self._fork_servers.get(language.name)
+        generation = None if server is None else await server.generation()
+        if server is not None and generation is not None:
+            try:
+                kernel = await self._launch(language, _forked_by(generation))
+            except (KernelStartFailed, ForkRefused) as error:
+                server.fail(generation, str(error))
+            else:
+                server.forks += 1
+                return kernel
+        return await self._launch(language, PlainProvisioner)
+
+    async def _launch(
+        self, language: Language, provision: Callable[..., PlainProvisioner]
+    ) -> Kernel:
         if self._context is None or self._runtime_dir is None:
             raise ServiceClosing("the service has not started")
+        env = kernel_environment({}, self.settings.kernel_env)
+        if language.has_lean_kernel and not self.settings.lean_kernel:
+            env["KERNELAGENT_STOCK_KERNEL"] = "1"
         return await Kernel.start(
             language,
             self._context,
             runtime_dir=self._runtime_dir,
             cwd=self.workspace,
-            env=kernel_environment({}, self.settings.kernel_env),
+            env=env,
             timeout=self.settings.kernel_start_timeout,
+            provision=provision,
         )
 
     async def _sweep(self) -> None:
@@ -295,6 +341,10 @@ class Engine:
             raise ConfigurationError(
                 f"KERNELAGENT_RUNTIME_DIR is too long for socket paths: {self._runtime_dir}"
             )
+
+
+def _forked_by(generation: Generation) -> Callable[..., PlainProvisioner]:
+    return partial(ForkProvisioner, generation.source, fresh=True, branchable=generation.lean)
 
 
 def _directory_path(workdir: str, workspace: Path) -> Path:

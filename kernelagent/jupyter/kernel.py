@@ -17,6 +17,7 @@ import zmq
 
 from kernelagent.errors import DirectoryNotFound, KernelStartFailed
 from kernelagent.jupyter.connection import Connection, Endpoint
+from kernelagent.jupyter.forking import ChannelLost, ForkSource
 from kernelagent.jupyter.languages import Language
 from kernelagent.jupyter.memory import oom_kills
 from kernelagent.jupyter.messages import Message
@@ -79,7 +80,6 @@ class Kernel:
         self.language = language
         self.endpoint = endpoint
         self.provisioner = provisioner
-        self.info: dict[str, Any] = {}
         self.connection: Connection
         self.on_late: Callable[[Message], None] | None = None
         self.started_at = time.time()
@@ -97,9 +97,12 @@ class Kernel:
         cwd: Path,
         env: Mapping[str, str],
         timeout: float,
-        provision: type[PlainProvisioner] = PlainProvisioner,
+        provision: Callable[..., PlainProvisioner] = PlainProvisioner,
     ) -> Kernel:
-        """A kernel that answers; raises KernelStartFailed with what it said, leaving nothing."""
+        """A kernel that answers; raises KernelStartFailed with what it said, leaving nothing.
+
+        A process that is asked for a copy of itself may refuse: ForkRefused.
+        """
         kernel_id = uuid.uuid4().hex[:16]
         spec = language.kernelspec
         provisioner = provision(kernel_id=kernel_id, kernel_spec=spec)
@@ -109,18 +112,19 @@ class Kernel:
             raise _start_failed(language, error) from error
         kernel = cls(language, endpoint, provisioner, kernel_id)
         try:
+            provisioner.bind(endpoint)
             kernel.connection = Connection(context, endpoint, kernel._take_unclaimed)
             await provisioner.launch_kernel(
                 language.command(endpoint.file),
-                # The kernel ends with us: ours by the parent-death signal, others by polling.
-                env={**spec.env, **env, "JPY_PARENT_PID": str(os.getpid())},
+                env={**spec.env, **env},
                 cwd=cwd,
                 connection_info=endpoint.info,
+                timeout=timeout,
             )
             await kernel._wait_until_ready(timeout)
         except BaseException as error:
             await kernel.stop(polite=False)
-            if isinstance(error, OSError):
+            if isinstance(error, OSError | ChannelLost):
                 raise _start_failed(language, error) from error
             raise
         return kernel
@@ -128,6 +132,11 @@ class Kernel:
     @property
     def pid(self) -> int:
         return self.provisioner.pid
+
+    @property
+    def source(self) -> ForkSource | None:
+        """What a copy of this kernel, with all its state, can be had from; None if from nothing."""
+        return self.provisioner.source
 
     @property
     def exited(self) -> asyncio.Future[ExitStatus]:
@@ -194,13 +203,12 @@ class Kernel:
                 self.endpoint.remove()
 
     async def _wait_until_ready(self, timeout: float) -> None:
-        ready = asyncio.create_task(self.connection.prove())
+        ready = asyncio.create_task(self.connection.prove(greets=self.provisioner.greets))
         try:
             either: list[asyncio.Future[Any]] = [ready, self.exited]
             await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
-                self.info = ready.result().content
-                return
+                return ready.result()
         finally:
             ready.cancel()
         details = {
@@ -229,7 +237,7 @@ def _last_words(stderr: str) -> str:
     return stderr[start:][:2000] if start >= 0 else stderr[-1000:]
 
 
-def _start_failed(language: Language, error: OSError) -> KernelStartFailed:
+def _start_failed(language: Language, error: Exception) -> KernelStartFailed:
     return KernelStartFailed(
         f"the {language.name} kernel cannot be started: {error}",
         details={"language": language.name},

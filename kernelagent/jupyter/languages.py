@@ -46,8 +46,7 @@ class Language:
     @property
     def has_side_channel(self) -> bool:
         """Whether its kernel takes environment and directory as data."""
-        extension: dict[str, Any] = self.kernelspec.metadata.get("kernelagent") or {}
-        return bool(extension.get("side_channel"))
+        return bool(self._extension.get("side_channel"))
 
     @property
     def kernelspec(self) -> KernelSpec:
@@ -59,15 +58,41 @@ class Language:
             )
         return self.spec
 
+    @property
+    def has_lean_kernel(self) -> bool:
+        """Whether its kernel can be told to run on stock classes."""
+        return bool(self._extension.get("lean"))
+
+    @property
+    def can_fork(self) -> bool:
+        """Whether its kernels can be forked from a preloaded process."""
+        return bool(self._extension.get("fork_server"))
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """The modules that its fork server imports unless the settings name others."""
+        return tuple(self._extension.get("preload", ()))
+
     def command(self, connection_file: Path) -> list[str]:
         """The argument vector that starts the kernel."""
-        spec = self.kernelspec
+        return self._fill(self.kernelspec.argv, {"{connection_file}": str(connection_file)})
+
+    def fork_command(self, descriptor: int) -> list[str]:
+        """The argument vector that starts the fork server, which talks over `descriptor`."""
+        return self._fill(self._extension["fork_server"], {"{descriptor}": str(descriptor)})
+
+    @property
+    def _extension(self) -> dict[str, Any]:
+        extension: dict[str, Any] = self.kernelspec.metadata.get("kernelagent") or {}
+        return extension
+
+    def _fill(self, template: list[str], values: dict[str, str]) -> list[str]:
         values = {
-            "{connection_file}": str(connection_file),
-            "{resource_dir}": spec.resource_dir,
+            **values,
+            "{resource_dir}": self.kernelspec.resource_dir,
             "{prefix}": sys.prefix,
         }
-        argv = list(spec.argv)
+        argv = list(template)
         # As in jupyter_client: a bare "python" means the interpreter that runs the server.
         if argv[0] in ("python", "python3"):
             argv[0] = sys.executable

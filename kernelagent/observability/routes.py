@@ -103,6 +103,7 @@ async def health(request: Request) -> dict[str, Any]:
         "sessions": len(sessions),
         "ready": engine.ready,
         "pools": engine.pool_facts,
+        "fork_servers": engine.fork_server_facts,
     }
 
 

@@ -1,4 +1,7 @@
-"""Starts an ipykernel with our additions, in whichever interpreter the kernelspec names."""
+"""Starts a Python kernel with our additions, in whichever interpreter the kernelspec names.
+
+With `--fork-server DESCRIPTOR` instead of `-f FILE`: the process that forks such kernels.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import sys
 # The default handler would end a kernel that is interrupted before its loop runs.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+PR_SET_PDEATHSIG = 1
+
 
 def die_with_server() -> None:
     """Have the system kill this kernel when the server goes, however it goes."""
@@ -18,8 +23,7 @@ def die_with_server() -> None:
     server = int(os.environ.pop("JPY_PARENT_PID", "0"))
     if not server or not sys.platform.startswith("linux"):
         return
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != server:
         os._exit(1)
 
@@ -30,10 +34,16 @@ def main() -> None:
     # The folder is needed for our own imports only; the user's code must not see it. The empty
     # entry (the working directory) comes back when IPython sets the path up.
     sys.path[:] = [here, *(entry for entry in sys.path if entry not in ("", here))]
-    from kernelagent_python.app import launch
+    stock = os.environ.pop("KERNELAGENT_STOCK_KERNEL", "") == "1"
+    import kernelagent_python.app
 
     sys.path.remove(here)
-    launch(sys.argv[1:])
+    if sys.argv[1:2] == ["--fork-server"]:
+        from kernelagent_python.forkserver import serve
+
+        serve(int(sys.argv[2]), sys.argv[3:], stock=stock)
+    else:
+        kernelagent_python.app.launch(sys.argv[1:], stock=stock)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ async def test_interrupts_near_the_end_of_runs_lose_no_session(engine: Engine) -
     await run(session, "kept = 1")
     for _ in range(20):
         execution = submit(session, "pass")
-        await until(lambda execution=execution: execution.run is not None)  # type: ignore[misc]
+        await until(lambda execution=execution: execution.begun is not None)  # type: ignore[misc]
         session.interrupt()
         result = await execution.finished
         assert result.outcome in (Outcome.OK, Outcome.INTERRUPTED)

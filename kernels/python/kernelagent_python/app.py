@@ -1,17 +1,21 @@
-"""The kernel application: stock ipykernel classes with our kernel, streams and rich data."""
+"""A Python kernel on its own: lean where this interpreter can run that, else of stock classes."""
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+# No history file: it is shared between kernels, and each one would add a thread.
+ARGUMENTS = ["--HistoryManager.enabled=False"]
 
 
 @contextlib.contextmanager
-def _without_debugger() -> Iterator[None]:
+def without_debugger() -> Iterator[None]:
     """Import ipykernel without debugpy, which costs 110 ms and 8 MiB and is never used here."""
     if "debugpy" in sys.modules:
         yield
@@ -24,41 +28,69 @@ def _without_debugger() -> Iterator[None]:
         del sys.modules["debugpy"]
 
 
-def launch(argv: list[str]) -> None:
-    """Run the kernel until it is shut down."""
+def launch(argv: list[str], *, stock: bool = False) -> None:
+    """Run a kernel until it is shut down; does not return."""
+    from kernelagent_python.lean.support import unsupported
+
+    if stock or unsupported() is not None:
+        launch_stock(argv, {})
+        return
+    app = prepare_lean(argv)
+    with open(app.abs_connection_file, encoding="utf-8") as file:  # noqa: PTH123 - no pathlib yet
+        info = json.load(file)
+    app.attach(info, {})
+    app.run()
+    leave(app)
+
+
+def prepare_lean(argv: list[str]) -> Any:
+    """A lean application without sockets."""
+    with without_debugger():
+        from kernelagent_python.lean.app import LeanApplication
+
+        app: Any = LeanApplication.instance()
+        app.prepare([*ARGUMENTS, *argv])
+    _equip(app)
+    return app
+
+
+def launch_stock(argv: list[str], listeners: Mapping[str, int]) -> None:
+    """Run a kernel of stock classes until it is shut down."""
     # A crash report must reach the server's pipe even after the kernel has taken over fd 2.
     crash_report = os.fdopen(os.dup(2), "w")
     faulthandler.enable(file=crash_report, all_threads=False)
-    with _without_debugger():
-        import zmq
-        from ipykernel.kernelapp import IPKernelApp
+    with without_debugger():
+        from kernelagent_python.stock import StockApplication
 
-        from kernelagent_python.kernel import KernelagentKernel
-        from kernelagent_python.leaving import install_exit
-        from kernelagent_python.packing import pack_any_text
-        from kernelagent_python.rich import install_formatters
-        from kernelagent_python.streams import PromptOutStream, flush_before_exit
+        app: Any = StockApplication.instance()
+        app.listeners = dict(listeners)
+        app.initialize([*ARGUMENTS, *argv])
+    _equip(app)
+    app.serve()
 
-        class Application(IPKernelApp):  # type: ignore[misc,unused-ignore] # untyped base
-            def init_control(self, context: Any) -> None:
-                super().init_control(context)
-                # It serves subshells, which our client does not use, and each message of a cell
-                # would pass through it.
-                self.shell_channel_thread = None
 
-            def _bind_socket(self, s: Any, port: int) -> Any:
-                # A full queue makes a publisher drop messages without a word, and a thousand fill
-                # it when the machine is busy. Our client reads always.
-                if s.getsockopt(zmq.TYPE) == zmq.XPUB:
-                    s.sndhwm = 0
-                return super()._bind_socket(s, port)
+def leave(app: Any) -> None:
+    """End the process as the interpreter would, but without taking its memory apart."""
+    import atexit
+    import threading
 
-        app: Any = Application.instance(
-            kernel_class=KernelagentKernel,
-            outstream_class=f"{PromptOutStream.__module__}.{PromptOutStream.__qualname__}",
-        )
-        # No history file: it is shared between kernels, and each one would add a thread.
-        app.initialize(["--HistoryManager.enabled=False", *argv])
+    from kernelagent_python.streams import real_exit
+
+    with contextlib.suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined] # joins the user's threads
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    app.close()
+    real_exit(0)
+
+
+def _equip(app: Any) -> None:
+    """Add what is ours to a kernel that is built."""
+    from kernelagent_python.leaving import install_exit
+    from kernelagent_python.packing import pack_any_text
+    from kernelagent_python.rich import install_formatters
+    from kernelagent_python.streams import flush_before_exit
+
     pack_any_text(app.session)
     install_exit(app.shell)
     install_formatters(app.shell)
@@ -66,19 +98,3 @@ def launch(argv: list[str]) -> None:
     # The first cell of a process costs twice as much as the second one: not the user's.
     app.shell.run_cell("None", silent=True)
     app.shell.display_formatter.format(1)
-    _serve(app)
-
-
-def _serve(app: Any) -> None:
-    """As `app.start()`, but an interrupt that comes between two cells does not end the kernel."""
-    from tornado.ioloop import IOLoop
-
-    app.kernel.start()
-    app.io_loop = IOLoop.current()
-    while True:
-        try:
-            app.io_loop.start()
-        except KeyboardInterrupt:
-            # It was meant for a cell that had just ended, and hit the loop instead.
-            continue
-        return

@@ -56,11 +56,11 @@ class KernelagentKernel(IPythonKernel):  # type: ignore[misc,unused-ignore] # un
         cell_meta: dict[str, Any] | None = None,
         cell_id: str | None = None,
     ) -> dict[str, Any]:
-        request = (cell_meta or {}).get(SIDE_CHANNEL) or {}
+        request = scope_of(cell_meta)
         try:
             self._run_scope.enter(request.get("env") or {}, request.get("cwd"))
         except ScopeError as error:
-            return _failure(error) | {"execution_count": self.execution_count, "payload": []}
+            return failure(error) | {"execution_count": self.execution_count, "payload": []}
         try:
             reply: dict[str, Any] = await super().do_execute(
                 code,
@@ -81,7 +81,7 @@ class KernelagentKernel(IPythonKernel):  # type: ignore[misc,unused-ignore] # un
         try:
             content = self._answer(parent["content"])
         except ScopeError as error:
-            content = _failure(error)
+            content = failure(error)
         self.session.send(stream, "kernelagent_reply", content, parent, ident=ident)
 
     def raw_input(self, prompt: str = "") -> str:
@@ -125,5 +125,12 @@ class _NoShellChannelThread:
         return False
 
 
-def _failure(error: ScopeError) -> dict[str, Any]:
-    return {"status": "error", "ename": "ScopeError", "evalue": str(error), "traceback": []}
+def scope_of(metadata: dict[str, Any] | None) -> dict[str, Any]:
+    """What a request's metadata says about environment and directory."""
+    return (metadata or {}).get(SIDE_CHANNEL) or {}
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """The part of a reply that tells of `error`."""
+    name = type(error).__name__
+    return {"status": "error", "ename": name, "evalue": str(error), "traceback": []}

@@ -15,11 +15,11 @@ from typing import Any
 
 from ipykernel.iostream import OutStream
 
-_FLUSH_INTERVAL = 0.05
-_LARGEST_MESSAGE = 256 * 1024
-_PIPE_READ = 64 * 1024
+FLUSH_INTERVAL = 0.05
+LARGEST_MESSAGE = 256 * 1024
+PIPE_READ = 64 * 1024
 # A child that writes without pause must not keep a cell from ending.
-_DRAIN_LIMIT = 4 * 2**20
+DRAIN_LIMIT = 4 * 2**20
 _DEADLY = {signal.SIGKILL, signal.SIGTERM, signal.SIGABRT, signal.SIGSEGV, signal.SIGQUIT}
 
 _streams: list[PromptOutStream] = []
@@ -36,7 +36,7 @@ class PromptOutStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped 
     `drain` at the end of each cell: it belongs to that cell.
     """
 
-    flush_interval = _FLUSH_INTERVAL
+    flush_interval = FLUSH_INTERVAL
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._flushed_at = 0.0
@@ -67,15 +67,15 @@ class PromptOutStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped 
 
     def write(self, string: str) -> int | None:
         # A huge text is sent in parts: clients limit the size of one message.
-        if len(string) > _LARGEST_MESSAGE:
-            for start in range(0, len(string), _LARGEST_MESSAGE):
-                self.write(string[start : start + _LARGEST_MESSAGE])
+        if len(string) > LARGEST_MESSAGE:
+            for start in range(0, len(string), LARGEST_MESSAGE):
+                self.write(string[start : start + LARGEST_MESSAGE])
             return len(string)
         written: int | None = super().write(string)
         self._unflushed += len(string)
         # Only whole lines: print() writes its line end apart, and both belong in one message.
         if (
-            self._unflushed >= _LARGEST_MESSAGE
+            self._unflushed >= LARGEST_MESSAGE
             or (string.endswith("\n") and time.monotonic() - self._flushed_at > self.flush_interval)
         ) and self._is_master_process():
             self.flush()
@@ -87,7 +87,7 @@ class PromptOutStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped 
             return
         taken = 0
         with self._pipe_lock:
-            while taken < _DRAIN_LIMIT and _is_readable(self._fid, 0):
+            while taken < DRAIN_LIMIT and _is_readable(self._fid, 0):
                 taken += self._take_from_pipe()
 
     def _watch_pipe_fd(self) -> None:
@@ -100,7 +100,7 @@ class PromptOutStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped 
                     return
 
     def _take_from_pipe(self) -> int:
-        data = os.read(self._fid, _PIPE_READ)
+        data = os.read(self._fid, PIPE_READ)
         text = self._decoder.decode(data)
         if text:
             self.write(text)
@@ -119,6 +119,9 @@ def drain_descriptors() -> None:
     """Take in what C code and children have written past Python, for all streams."""
     for stream in _streams:
         stream.drain()
+
+
+real_exit = os._exit
 
 
 def flush_before_exit() -> None:

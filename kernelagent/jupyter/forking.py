@@ -1,0 +1,281 @@
+"""Processes that other processes fork for us: the asking, and what is known of the result.
+
+The other side, and the messages, are `kernelagent_python.forking`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from kernelagent.process import ExitStatus, RunningProcess
+
+_LARGEST_PACKET = 64 * 1024
+# The status of a process that has ended follows at once, unless the fork server has ended too.
+_STATUS_GRACE = 1.0
+
+
+class ForkRefused(Exception):
+    """No process was made; `code` is for programs, the text for people."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class ChannelLost(Exception):
+    """The process that was asked is gone, or does not answer."""
+
+
+class ForkChannel:
+    """Our end of the socket over which one process is asked to fork others.
+
+    Its owner closes it. `on_message` gets what is no answer to a request; `on_lost` is called once
+    when the other end is gone.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        on_message: Callable[[dict[str, Any]], None] = lambda _: None,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._socket = sock
+        self._loop = asyncio.get_running_loop()
+        self._on_message = on_message
+        self._on_lost = on_lost
+        # In the order of the requests; one whose asker has gone is cancelled.
+        self._answers: deque[asyncio.Future[tuple[int, int]]] = deque()
+        sock.setblocking(False)
+        self._loop.add_reader(sock.fileno(), self._on_readable)
+
+    @classmethod
+    def pair(cls, **options: Any) -> tuple[ForkChannel, int]:
+        """A channel, and the descriptor of its other end, which the caller closes."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(ours, **options), theirs.detach()
+
+    @property
+    def closed(self) -> bool:
+        return self._socket.fileno() < 0
+
+    def close(self) -> None:
+        """Ask no more; who waits for an answer gets ChannelLost."""
+        if self.closed:
+            return
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        while self._answers:
+            answer = self._answers.popleft()
+            if not answer.done():
+                answer.set_exception(ChannelLost("the process that was to be copied has ended"))
+
+    def tell(self, content: Mapping[str, Any]) -> None:
+        """Send what has no answer; nothing happens if the other end is gone."""
+        if not self.closed:
+            with contextlib.suppress(OSError):
+                self._socket.send(orjson.dumps(content))
+
+    async def fork(
+        self, content: Mapping[str, Any], descriptors: Mapping[str, int], *, timeout: float
+    ) -> tuple[int, int]:
+        """The id and the process descriptor of a new process; raises ForkRefused, ChannelLost.
+
+        A process that comes after `timeout` seconds, or when the caller has gone, is ended.
+        """
+        if self.closed:
+            raise ChannelLost("the process that was to be copied has ended")
+        answer: asyncio.Future[tuple[int, int]] = self._loop.create_future()
+        packet = orjson.dumps({**content, "descriptors": list(descriptors)})
+        try:
+            socket.send_fds(self._socket, [packet], list(descriptors.values()))
+        except OSError as error:
+            raise ChannelLost(f"a process could not be asked for: {error}") from error
+        self._answers.append(answer)
+        try:
+            async with asyncio.timeout(timeout):
+                return await answer
+        except TimeoutError:
+            raise ChannelLost(f"no process was made within {timeout:g} s") from None
+
+    def _on_readable(self) -> None:
+        while not self.closed:
+            try:
+                packet, descriptors, _, _ = socket.recv_fds(self._socket, _LARGEST_PACKET, 4)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet, descriptors = b"", []
+            if not packet:
+                self.close()
+                self._on_lost()
+                return
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)
+            self._take(orjson.loads(packet), descriptors)
+
+    def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if message["op"] not in ("forked", "refused"):
+            self._on_message(message)
+            return
+        answer = self._answers.popleft()
+        if message["op"] == "refused":
+            if not answer.done():
+                answer.set_exception(ForkRefused(message["code"], message["reason"]))
+        elif answer.done():
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(descriptors[0], signal.SIGKILL)
+            os.close(descriptors[0])
+        else:
+            answer.set_result((message["pid"], descriptors[0]))
+
+
+class ForkedProcess(RunningProcess):
+    """A process that the fork server is the parent of; its status comes from there.
+
+    `lifeline` is what keeps it alive: the system ends the process when it is closed. `source` is
+    for what shall be forked from it in turn.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        pidfd: int,
+        stderr_fd: int,
+        marker: str,
+        *,
+        lifeline: int,
+        source: ForkSource,
+    ) -> None:
+        super().__init__(pid, pidfd, stderr_fd, marker)
+        self.source = source
+        self._lifeline = lifeline
+        source.statuses.expect(pid)
+
+    def collect(self) -> None:
+        status = self.source.statuses.take(self.pid, self.settle)
+        if status is not None:
+            self.settle(status)
+
+    def settle(self, status: ExitStatus) -> None:
+        super().settle(status)
+        self.source.channel.close()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+
+class Statuses:
+    """How the processes of one fork server ended, until somebody asks.
+
+    What ends without being expected, as the daemons that user code has started, is not kept.
+    """
+
+    def __init__(self) -> None:
+        self._expected: set[int] = set()
+        self._known: dict[int, ExitStatus] = {}
+        self._askers: dict[int, Callable[[ExitStatus], None]] = {}
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+
+    def expect(self, pid: int) -> None:
+        """`take` will be called for this process."""
+        self._expected.add(pid)
+
+    def put(self, pid: int, status: int) -> None:
+        """A process was reaped, with `status` as of waitpid."""
+        if pid not in self._expected:
+            return
+        asker = self._askers.pop(pid, None)
+        if asker is None:
+            self._known[pid] = ExitStatus.unpack(status)
+        else:
+            self._forget(pid)
+            asker(ExitStatus.unpack(status))
+
+    def take(self, pid: int, asker: Callable[[ExitStatus], None]) -> ExitStatus | None:
+        """How `pid` ended; if it is not known yet, `asker` is told within a second."""
+        status = self._known.pop(pid, None)
+        if status is not None:
+            self._forget(pid)
+            return status
+        self._askers[pid] = asker
+        loop = asyncio.get_running_loop()
+        self._timers[pid] = loop.call_later(_STATUS_GRACE, self._give_up, pid)
+        return None
+
+    def give_up(self) -> None:
+        """The fork server is gone: nothing more will be known."""
+        for pid in list(self._askers):
+            self._give_up(pid)
+
+    def _give_up(self, pid: int) -> None:
+        asker = self._askers.pop(pid)
+        self._forget(pid)
+        asker(_own_child(pid))
+
+    def _forget(self, pid: int) -> None:
+        self._expected.discard(pid)
+        timer = self._timers.pop(pid, None)
+        if timer is not None:
+            timer.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class ForkSource:
+    """A process that can be asked to fork another one; `adopt` tells the fork server of it."""
+
+    channel: ForkChannel
+    statuses: Statuses
+    adopt: Callable[[int], None] = lambda _: None
+
+    async def fork(
+        self, content: Mapping[str, Any], listeners: Mapping[str, int], *, timeout: float
+    ) -> ForkedProcess:
+        """A new process, which carries `content["marker"]`; raises ForkRefused, ChannelLost.
+
+        `listeners` are handed over to it and stay the caller's to close.
+        """
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            channel, far_end = ForkChannel.pair()
+            ours.callback(channel.close)
+            theirs.callback(os.close, far_end)
+            far_lifeline, lifeline = os.pipe2(os.O_CLOEXEC)
+            ours.callback(os.close, lifeline)
+            theirs.callback(os.close, far_lifeline)
+            stderr, far_stderr = os.pipe2(os.O_CLOEXEC)
+            ours.callback(os.close, stderr)
+            theirs.callback(os.close, far_stderr)
+            pid, pidfd = await self.channel.fork(
+                content,
+                {"channel": far_end, "lifeline": far_lifeline, "stderr": far_stderr, **listeners},
+                timeout=timeout,
+            )
+            self.adopt(pid)
+            ours.pop_all()
+            return ForkedProcess(
+                pid,
+                pidfd,
+                stderr,
+                content["marker"],
+                lifeline=lifeline,
+                source=ForkSource(channel, self.statuses, self.adopt),
+            )
+
+
+def _own_child(pid: int) -> ExitStatus:
+    # Where we are the first process of a container, orphans come to us.
+    try:
+        reaped, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return ExitStatus()
+    return ExitStatus.unpack(status) if reaped else ExitStatus()

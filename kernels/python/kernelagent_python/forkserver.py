@@ -1,0 +1,307 @@
+"""The fork server: a process that has imported everything and forks kernels on request.
+
+It makes no thread, no event loop and no ZeroMQ context, runs no user code, and is the parent of
+every kernel, those too that were branched from a kernel. To the server it says besides what
+`forking` describes:
+
+    {"op": "ready", "kernel": "lean" | "stock", "modules": n}
+    {"op": "failed", "reason"}                   it cannot serve, and ends
+    {"op": "exited", "pid", "status"}            a process has ended; `status` as waitpid gives it
+
+and hears, besides requests, {"op": "adopt", "pid"}: that process is a kernel, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from kernelagent_python.app import launch_stock, leave, prepare_lean, without_debugger
+from kernelagent_python.forking import Channel, Marker, Request, begin_life, fork_aside, fork_child
+from kernelagent_python.lean.support import unsupported
+from kernelagent_python.thread_limits import ThreadLimits
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+# Imported by the first cells of nearly everybody, after the fork 5 to 8 ms each time.
+_USUAL = (
+    "IPython.core.completerlib",
+    "IPython.core.ultratb",
+    "IPython.extensions.storemagic",
+    "pygments.formatters.terminal256",
+    "pygments.lexers.python",
+    "tornado.ioloop",
+    "tornado.platform.asyncio",
+    "concurrent.futures.thread",
+    "asyncio.runners",
+    "decimal",
+    "getpass",
+    "psutil",
+    "subprocess",
+)
+
+
+class Unusable(Exception):
+    """Kernels cannot be forked from this process; the reason is for people."""
+
+
+def serve(descriptor: int, preload: list[str], *, stock: bool) -> None:
+    """Build everything, then fork on request until the server goes; does not return."""
+    channel = Channel(descriptor)
+    try:
+        marker, limits = Marker(), ThreadLimits()
+        # What is alive now stays alive: neither looked at nor moved in any kernel.
+        gc.disable()
+        app = None if stock or unsupported() else prepare_lean([])
+        _import(preload)
+        if app is not None:
+            from kernelagent_python.warming import warm
+
+            warm(app)
+        else:
+            with without_debugger():
+                importlib.import_module("kernelagent_python.stock")
+        _settle_native_threads()
+        _refuse_what_cannot_be_forked()
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+    except Exception as error:
+        channel.send({"op": "failed", "reason": _sentence(error)})
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    # Kernels are not to end with us, and we are to end after them: by the channel's end.
+    libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    channel.send(
+        {"op": "ready", "kernel": "stock" if app is None else "lean", "modules": len(sys.modules)}
+    )
+    first = _ForkServer(channel).serve()
+    if app is None:
+        begin_life(first, marker)
+        limits.restore(first.content["env"])
+        _start_stock(first)
+    request: Request | None = first
+    while request is not None:
+        request = _live(app, request, marker, limits)
+    leave(app)
+
+
+class _ForkServer:
+    """The loop of the fork server itself."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._kernels: set[int] = set()
+        self._ended, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def serve(self) -> Request:
+        """Returns in each child, with what it was made for."""
+        signal.set_wakeup_fd(self._wake)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        poll = select.poll()
+        poll.register(self._ended, select.POLLIN)
+        poll.register(self._channel.fileno(), select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if self._ended in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._ended, 4096)
+                self._reap()
+            if self._channel.fileno() in ready:
+                request = self._channel.receive()
+                if request is None:
+                    self._end()
+                elif request.op == "adopt":
+                    self._kernels.add(request.content["pid"])
+                elif self._fork(request):
+                    return request
+
+    def _fork(self, request: Request) -> bool:
+        pid = fork_child(self._channel)
+        if pid is None:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for descriptor in (self._ended, self._wake):
+                os.close(descriptor)
+            self._channel.close()
+            _reseed()
+            return True
+        if pid > 0:
+            self._kernels.add(pid)
+        request.close()
+        return False
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None:
+                return
+            pid = ended.si_pid
+            if pid in self._kernels:
+                self._kernels.discard(pid)
+                # While the kernel is not reaped its id is its own, so this hits nobody else.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+            self._channel.send({"op": "exited", "pid": pid, "status": status})
+
+    def _end(self) -> None:
+        """The server is gone: so is everything that it has asked for."""
+        for pid in self._kernels:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        os._exit(0)
+
+
+def _live(app: Any, request: Request, marker: Marker, limits: ThreadLimits) -> Request | None:
+    """One life of a forked process; in a process forked from it, the request for that one."""
+    begin_life(request, marker)
+    channel = Channel(request.descriptors["channel"])
+    if request.op == "park":
+        return _park(channel)
+    content = request.content
+    if content.get("env") is not None:
+        os.environ.clear()
+        os.environ.update(content["env"])
+        marker.set(content["marker"])
+        app.shell.init_environment()
+        os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+        limits.restore(content["env"])
+    if content.get("cwd") is not None:
+        os.chdir(content["cwd"])
+    app.connection_file = content["connection_file"]
+    app.session.pid = os.getpid()
+    app.session.session = os.urandom(16).hex()
+    app.kernel.ident = content["marker"]
+    app.attach(content["info"], request.listeners)
+    app.channels.thread.watch(request.descriptors["lifeline"], _die)
+    return _serve_kernel(app, channel, request)
+
+
+def _serve_kernel(app: Any, channel: Channel, own: Request) -> Request | None:
+    from kernelagent_python.branching import obstacle
+
+    wanted: list[Request] = []
+
+    def take() -> None:
+        request = channel.receive()
+        if request is None:
+            app.channels.loop.remove_reader(channel.fileno())
+            return
+        wanted.append(request)
+        stop_when_idle()
+
+    def stop_when_idle() -> None:
+        if wanted and app.kernel.idle:
+            app.channels.loop.stop()
+
+    app.channels.loop.add_reader(channel.fileno(), take)
+    app.kernel.on_idle = stop_when_idle
+    app.run()
+    while wanted:
+        request = wanted.pop(0)
+        reason = None if request.content.get("force") else obstacle(app)
+        if reason is not None:
+            channel.refuse("BRANCH_REFUSED", reason)
+        else:
+            for stream in app.streams:
+                stream.drain()
+                stream.flush()
+            if fork_aside(channel):
+                app.abandon()
+                channel.close()
+                own.close()
+                return request
+        request.close()
+        if not wanted:
+            app.run()
+    return None
+
+
+def _park(channel: Channel) -> Request | None:
+    """Keep still, as a checkpoint, until processes are asked for."""
+    while True:
+        request = channel.receive()
+        if request is None:
+            os._exit(0)
+        if fork_aside(channel):
+            channel.close()
+            return request
+        request.close()
+
+
+def _die() -> None:
+    # What the lifeline's own signal does not do where the system has no such signals.
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _start_stock(request: Request) -> None:
+    content = request.content
+    os.environ.clear()
+    os.environ.update(content["env"])
+    os.environ["KERNELAGENT_PROCESS"] = content["marker"]
+    os.chdir(content["cwd"])
+    listeners = request.listeners
+    # The heartbeat's thread binds by itself.
+    os.close(listeners.pop("hb"))
+    launch_stock(["-f", content["connection_file"]], listeners)
+
+
+def _import(preload: list[str]) -> None:
+    for name in _USUAL:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    for name in preload:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise Unusable(f"the preload of {name} failed: {_sentence(error)}") from error
+
+
+def _settle_native_threads() -> None:
+    # OpenBLAS ends its threads before a fork and starts them again when they are needed, in the
+    # parent and in the child.
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _refuse_what_cannot_be_forked() -> None:
+    tasks = list(Path("/proc/self/task").iterdir())
+    if len(tasks) > 1:
+        names = sorted(
+            (task / "comm").read_text().strip() for task in tasks if task.name != str(os.getpid())
+        )
+        raise Unusable(
+            f"a preloaded module has started {len(names)} threads ({', '.join(names[:5])}), which "
+            "a fork would not copy"
+        )
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if "eventpoll" in str(entry.readlink()):
+                raise Unusable(
+                    "a preloaded module has made an event loop, which all kernels would share"
+                )
+
+
+def _reseed() -> None:
+    # `random` does so by itself.
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"

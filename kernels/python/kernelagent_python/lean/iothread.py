@@ -1,0 +1,111 @@
+"""The one thread of a lean kernel that serves descriptors; it sleeps while nothing happens."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+# ipykernel tells by the name of the thread whether a request came over the control channel.
+NAME = "Control"
+
+_CLOCK_MONOTONIC = 1
+_CLOSE_ON_EXEC = 0o2000000
+_NONBLOCK = 0o4000
+
+# Keeps the interpreter lock: the calls take a microsecond.
+_libc = ctypes.PyDLL(None, use_errno=True)
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+class _Interval(ctypes.Structure):
+    _fields_ = (("interval", _Timespec), ("value", _Timespec))
+
+
+class IoThread(threading.Thread):
+    """Calls back when a descriptor can be read, and once when a delay is over.
+
+    A plain poll: unlike an event loop it owns nothing that a forked child would share.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name=NAME, daemon=True)
+        self._poll = select.poll()
+        self._callbacks: dict[int, Callable[[], object]] = {}
+        self._stopping = False
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._timer = _libc.timerfd_create(_CLOCK_MONOTONIC, _CLOSE_ON_EXEC | _NONBLOCK)
+        if self._timer < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        self._due: Callable[[], object] | None = None
+        self.watch(self._wake, self._on_wake)
+        self.watch(self._timer, self._on_timer)
+        # Debuggers leave it alone.
+        self.pydev_do_not_trace = True
+        self.is_pydev_daemon_thread = True
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """Its own, for whoever has to close them in a forked child."""
+        return self._wake, self._timer
+
+    def watch(self, descriptor: int, callback: Callable[[], object]) -> None:
+        """Call `callback` in this thread whenever `descriptor` can be read or is hung up."""
+        self._callbacks[descriptor] = callback
+        self._poll.register(descriptor, select.POLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        """The thread itself may call this."""
+        self._poll.unregister(descriptor)
+        del self._callbacks[descriptor]
+
+    def call_after(self, seconds: float, callback: Callable[[], object]) -> None:
+        """Call once, `seconds` from now; replaces an earlier delay. Does not wake the thread."""
+        self._due = callback
+        whole = int(seconds)
+        value = _Timespec(whole, int((seconds - whole) * 1e9))
+        _libc.timerfd_settime(self._timer, 0, ctypes.byref(_Interval(_Timespec(0, 0), value)), None)
+
+    def stop(self) -> None:
+        """End the thread once it has done what it is at; may be called from any thread."""
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+        if threading.current_thread() is not self and self.is_alive():
+            self.join(5)
+
+    def run(self) -> None:
+        # Signals are for the main thread: one taken here would not wake it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        while not self._stopping:
+            for descriptor, _ in self._poll.poll():
+                callback = self._callbacks.get(descriptor)
+                if callback is None:
+                    continue
+                try:
+                    callback()
+                except Exception:
+                    # Must live on; and sys.stderr may be what has failed.
+                    traceback.print_exc(file=sys.__stderr__)
+                    time.sleep(0.01)
+
+    def _on_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+
+    def _on_timer(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._timer, 8)
+        callback, self._due = self._due, None
+        if callback is not None:
+            callback()

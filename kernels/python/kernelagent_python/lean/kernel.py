@@ -1,0 +1,330 @@
+"""The lean kernel: requests taken from the socket one by one, cells run with little around them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+from ipykernel.jsonutil import json_clean
+
+from kernelagent_python.kernel import KernelagentKernel, failure, scope_of
+from kernelagent_python.lean.interrupts import Interrupts
+from kernelagent_python.lean.sockets import DirectStream, received
+from kernelagent_python.lean.streams import drain_all
+from kernelagent_python.scope import ScopeError
+
+Message = dict[str, Any]
+Frames = list[Any]
+
+# What runs while a cell waits in the event loop: answers of widgets, which it may wait for.
+_CONCURRENT = frozenset({"comm_open", "comm_msg", "comm_close"})
+
+
+class LeanKernel(KernelagentKernel):
+    """KernelagentKernel without a thread between the socket and the cell.
+
+    One task works off what has come, in the context that all cells share. Only comm messages are
+    handled while a cell awaits something.
+    """
+
+    interrupts: Interrupts
+    shell_stream: Any
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._waiting: deque[Frames] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self._context = contextvars.copy_context()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self.on_idle: Callable[[], None] = lambda: None
+        super().__init__(**kwargs)
+        self._takes_cell_meta = "cell_meta" in signature(self.shell.run_cell_async).parameters
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being handled and none waits."""
+        return self._worker is None and not self._waiting
+
+    def listen(self, shell_socket: Any, loop: asyncio.AbstractEventLoop) -> None:
+        """Take requests from `shell_socket`, in `loop`, from now on."""
+        self.shell_stream = DirectStream(shell_socket)
+        self._loop = loop
+        loop.add_reader(shell_socket.fd, self._receive)
+        loop.call_soon(self._receive)
+
+    def abandon(self) -> None:
+        """Forget the socket, the loop and what waits, in a forked child."""
+        self.shell_stream = None
+        self._loop = None
+        self._worker = None
+        self._waiting.clear()
+        self._main_asyncio_lock = asyncio.Lock()
+
+    def start(self) -> None:
+        """As the base's, without what `listen` does."""
+        self.shell.exit_now = False
+        self._publish_status("starting", "shell")
+
+    def _receive(self) -> None:
+        self._waiting.extend(received(self.shell_stream.socket, copy=False))
+        if self._worker is None:
+            self._work_off()
+        elif self._waiting:
+            self._handle_concurrent()
+
+    def _work_off(self) -> None:
+        assert self._loop is not None  # noqa: S101 - `listen` came first
+        if self._waiting and self._worker is None:
+            worker = self._loop.create_task(self._work(), context=self._context)
+            self._worker = worker
+            worker.add_done_callback(self._on_worker_done)
+
+    def _on_worker_done(self, worker: asyncio.Task[None]) -> None:
+        if self._worker is worker:
+            self._worker = None
+        if not worker.cancelled() and worker.exception() is not None:
+            self.log.error("a request failed inside the kernel", exc_info=worker.exception())
+        # None in a branch, which has let go of it.
+        if self.shell_stream is not None:
+            self._receive()
+        if self.idle:
+            self.on_idle()
+
+    async def _work(self) -> None:
+        while self._waiting:
+            frames = self._waiting.popleft()
+            await self._handle(frames)
+            self._waiting.extend(received(self.shell_stream.socket, copy=False))
+
+    async def _handle(self, frames: Frames) -> None:
+        read = self._read(frames)
+        if read is None:
+            return
+        identities, message = read
+        interrupts = self.interrupts
+        interrupts.expect()
+        if message["msg_type"] == "execute_request" and not self._aborting:
+            await self._execute(identities, message)
+            return
+        try:
+            await self.dispatch_shell(frames)
+        except KeyboardInterrupt:
+            interrupts.entered = False
+            self._publish_status("idle", "shell")
+        finally:
+            interrupts.leave()
+
+    def _read(self, frames: Frames) -> tuple[list[bytes], Message] | None:
+        try:
+            identities, rest = self.session.feed_identities(frames, copy=False)
+            return identities, self.session.deserialize(rest, content=True, copy=False)
+        except Exception:
+            self.log.error("Invalid Message", exc_info=True)
+            return None
+
+    def _handle_concurrent(self) -> None:
+        for frames in list(self._waiting):
+            read = self._read(frames)
+            if read is not None and read[1]["msg_type"] in _CONCURRENT:
+                self._waiting.remove(frames)
+                self._spawn(self._answer_concurrently(frames))
+
+    def _spawn(self, work: Any) -> None:
+        assert self._loop is not None  # noqa: S101 - only called by its reader
+        task = self._loop.create_task(work, context=contextvars.copy_context())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _answer_concurrently(self, frames: Frames) -> None:
+        parent = self.get_parent("shell")
+        identity = self._get_shell_context_var(self._shell_parent_ident)
+        try:
+            await self.dispatch_shell(frames, concurrent=True)
+        finally:
+            self.set_parent(identity, parent, channel="shell")
+
+    async def _execute(self, identities: list[bytes], message: Message) -> None:
+        content = message["content"]
+        silent = bool(content.get("silent", False))
+        self.set_parent(identities, message, channel="shell")
+        self._publish_status("busy", "shell")
+        if not silent:
+            self._publish_execute_input(content["code"], message, self.execution_count)
+        reply = await self._run(content, silent, message.get("metadata") or {})
+        drain_all()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        metadata = self.finish_metadata(message, self.init_metadata(message), reply)
+        with self.interrupts.deferred():
+            self.session.send(
+                self.shell_stream,
+                "execute_reply",
+                json_clean(reply),
+                message,
+                metadata=metadata,
+                ident=identities,
+            )
+            self._publish_status("idle", "shell")
+        if reply["status"] == "error" and not silent and content.get("stop_on_error", True):
+            self._abort_waiting()
+
+    async def _run(self, content: Message, silent: bool, metadata: Message) -> Message:
+        """The reply to a request; user code runs between `enter` and `leave`, and nowhere else."""
+        interrupts = self.interrupts
+        request = scope_of(metadata)
+        try:
+            self._run_scope.enter(request.get("env") or {}, request.get("cwd"))
+        except ScopeError as error:
+            interrupts.leave()
+            return failure(error) | {"execution_count": self.execution_count, "payload": []}
+        self._forward_input(bool(content.get("allow_stdin", False)))
+        result: Any = None
+        broken: BaseException | None = None
+        try:
+            try:
+                interrupts.enter()
+                result = await self._run_cell(content, silent, metadata)
+                interrupts.entered = False
+            except BaseException as error:
+                interrupts.entered = False
+                broken = error
+        except BaseException as error:
+            # A second signal, in the moment before the line above.
+            interrupts.entered = False
+            broken = error
+        interrupts.leave()
+        if self.iopub_thread.forked:
+            # A child that user code forked and that came back here: the kernel is its parent.
+            os._exit(0)
+        self._restore_input()
+        self._run_scope.leave()
+        if broken is not None:
+            return self._broken_reply(broken)
+        return self._reply(result, content)
+
+    async def _run_cell(self, content: Message, silent: bool, metadata: Message) -> Any:
+        shell, code = self.shell, content["code"]
+        refused = None
+        try:
+            transformed = shell.transform_cell(code)
+        except Exception:
+            transformed, refused = code, sys.exc_info()
+        shell._last_traceback = None
+        shell._last_traceback_during_displayhook = False
+        cell = shell.run_cell_async(
+            code,
+            store_history=content.get("store_history", not silent),
+            silent=silent,
+            transformed_cell=transformed,
+            preprocessing_exc_tuple=refused,
+            cell_id=metadata.get("cellId"),
+            **({"cell_meta": metadata} if self._takes_cell_meta else {}),
+        )
+        result = None
+        try:
+            # Parsing once more to find out is cheap only where there can be an await.
+            if refused is None and "a" in transformed and _may_await(transformed):
+                run_async = shell.should_run_async(
+                    code, transformed_cell=transformed, preprocessing_exc_tuple=refused
+                )
+            else:
+                run_async = False
+            if run_async and shell.loop_runner is not _asyncio_runner():
+                result = shell.loop_runner(cell)
+            elif run_async:
+                assert self._loop is not None  # noqa: S101 - we run in it
+                task = asyncio.ensure_future(cell)
+                with self.interrupts.cancelling(task, self._loop):
+                    result = await task
+            else:
+                try:
+                    cell.send(None)
+                except StopIteration as finished:
+                    result = finished.value
+        finally:
+            shell.events.trigger("post_execute")
+            if not silent:
+                shell.events.trigger("post_run_cell", result)
+        return result
+
+    def _reply(self, result: Any, content: Message) -> Message:
+        shell = self.shell
+        reply: Message = {"status": "ok", "execution_count": shell.execution_count - 1}
+        error = result.error_before_exec or result.error_in_exec
+        if error is not None or getattr(shell, "_last_traceback_during_displayhook", False):
+            reply |= {
+                "status": "error",
+                "traceback": shell._last_traceback or [],
+                "ename": type(error).__name__,
+                "evalue": str(error),
+                "user_expressions": {},
+            }
+        else:
+            wanted = content.get("user_expressions")
+            reply["user_expressions"] = shell.user_expressions(wanted) if wanted else {}
+        reply["payload"] = shell.payload_manager.read_payload()
+        shell.payload_manager.clear_payload()
+        return reply
+
+    def _broken_reply(self, error: BaseException) -> Message:
+        """The reply when an interrupt hit IPython's own code around the cell."""
+        shell = self.shell
+        shell.showtraceback((type(error), error, error.__traceback__))
+        return failure(error) | {
+            "traceback": shell._last_traceback or [],
+            "execution_count": shell.execution_count - 1,
+            "user_expressions": {},
+            "payload": [],
+        }
+
+    def _abort_waiting(self) -> None:
+        """Answer what waits behind a failed request, which asked for that, with `aborted`."""
+        self._waiting.extend(received(self.shell_stream.socket, copy=False))
+        for frames in list(self._waiting):
+            read = self._read(frames)
+            if read is not None and read[1]["msg_type"] == "execute_request":
+                self._waiting.remove(frames)
+                identities, message = read
+                self.set_parent(identities, message, channel="shell")
+                self._publish_status("busy", "shell")
+                self._send_abort_reply(self.shell_stream, message, identities)
+                self._publish_status("idle", "shell")
+
+    def pre_handler_hook(self) -> None:
+        self.interrupts.enter()
+
+    def post_handler_hook(self) -> None:
+        self.interrupts.leave()
+
+    def take_control(self) -> None:
+        """Handle what came over the control channel; called by the kernel's thread."""
+        for frames in received(self.control_stream.socket, copy=False):
+            asyncio.run(self.process_control(frames))
+
+    async def shutdown_request(self, stream: Any, ident: Any, parent: Message) -> None:
+        content = {"status": "ok", "restart": parent["content"].get("restart", False)}
+        self.session.send(stream, "shutdown_reply", content, parent, ident=ident)
+        self._shutdown_message = self.session.msg("shutdown_reply", content, parent)
+        await self._at_shutdown()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+def _may_await(code: str) -> bool:
+    return "await" in code or "async" in code
+
+
+def _asyncio_runner() -> Any:
+    from IPython.core.async_helpers import _asyncio_runner as runner
+
+    return runner
+
+
+warnings.filterwarnings("ignore", "There is no current event loop", DeprecationWarning)
