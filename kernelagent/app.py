@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from kernelagent import __version__
 from kernelagent.auth import Authenticator
 from kernelagent.execution.routes import router as execution_router
+from kernelagent.execution.routes import shortcuts
 from kernelagent.execution.service import ExecutionService
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.languages import Languages
@@ -47,8 +48,11 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     app.state.engine = engine
     app.state.execution = ExecutionService(engine)
     app.state.clock = Clock()
-    for router in (observability_router, execution_router, sessions_router):
+    # Looked through in this order at every request: the most used first.
+    for router in (execution_router, sessions_router, observability_router):
         app.include_router(router)
     install_error_handlers(app)
-    app.add_middleware(RequestContext, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        RequestContext, max_body_bytes=settings.max_body_bytes, shortcuts=shortcuts()
+    )
     return app

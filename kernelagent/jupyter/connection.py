@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import zmq
+from zmq.backend import Socket as RawSocket
 
 from kernelagent.jupyter.messages import BadMessage, Message, Wire
 
@@ -26,6 +27,13 @@ CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 _TURN = 0.004
 # Parsing and checking more than this takes milliseconds, so it is done in a thread.
 _LARGE_MESSAGE = 512 * 1024
+
+# The checks and enumerations of zmq.Socket's own methods cost more than what is below them.
+_EVENTS, _READABLE, _NOBLOCK = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK)
+_SEND_MORE, _RECEIVE_MORE = int(zmq.SNDMORE) | _NOBLOCK, int(zmq.RCVMORE)
+_get: Any = RawSocket.get
+_send_part: Any = RawSocket.send
+_receive_part: Any = RawSocket.recv
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,9 +269,11 @@ class Connection:
 
     def _send(self, channel: str, frames: list[bytes]) -> None:
         sock = self._sockets[channel]
-        sock.send_multipart(frames, zmq.NOBLOCK)
+        last = len(frames) - 1
+        for index, frame in enumerate(frames):
+            _send_part(sock, frame, _SEND_MORE if index < last else _NOBLOCK)
         # Sending can use up the descriptor's readiness, which is edge-triggered.
-        if int(sock.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if _get(sock, _EVENTS) & _READABLE:
             self._loop.call_soon(self._drain, channel)
 
     def _drain(self, channel: str) -> None:
@@ -272,8 +282,10 @@ class Connection:
             return
         until = time.monotonic() + _TURN
         # Asking first is cheaper than an exception at the end of each turn.
-        while int(sock.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            frames = sock.recv_multipart(zmq.NOBLOCK)
+        while _get(sock, _EVENTS) & _READABLE:
+            frames = [_receive_part(sock, _NOBLOCK)]
+            while _get(sock, _RECEIVE_MORE):
+                frames.append(_receive_part(sock, _NOBLOCK))
             self._taken += 1
             if sum(map(len, frames)) > _LARGE_MESSAGE:
                 self._parsing[channel] = self._loop.create_task(self._take_large(channel, frames))

@@ -88,8 +88,9 @@ class Run:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._stopped: asyncio.Future[Stop] = self._loop.create_future()
-        self._over_or_stopped = asyncio.Event()
-        self._begun = asyncio.Event()
+        # Futures, since an Event takes as long to make as all of these.
+        self._over_or_stopped: asyncio.Future[None] = self._loop.create_future()
+        self._begun: asyncio.Future[None] = self._loop.create_future()
         self._grace: asyncio.TimerHandle | None = None
         self._idle = False
         self._reply: dict[str, Any] | None = None
@@ -120,7 +121,7 @@ class Run:
         kernel.exited.add_done_callback(self._on_exit)
         watch = loop.call_later(_MEMORY_WATCH_AFTER, self._start_memory_watch)
         try:
-            await self._over_or_stopped.wait()
+            await self._over_or_stopped
             if not self._over.done():
                 await self._interrupt()
             if kernel.exited.done() and not (self._idle and self._reply is not None):
@@ -141,7 +142,7 @@ class Run:
         """Interrupt the run, then kill it if it goes on; the first call decides the outcome."""
         if not self._stopped.done():
             self._stopped.set_result(Stop(outcome, reason))
-            self._over_or_stopped.set()
+            _complete(self._over_or_stopped)
 
     def answer(self, value: str) -> None:
         """Answer the prompt that the run waits for."""
@@ -161,7 +162,7 @@ class Run:
             self._collector.take(message)
             if self._reply is not None:
                 self._wait_for_idle()
-        self._begun.set()
+        _complete(self._begun)
 
     def on_reply(self, message: Message) -> None:
         self._reply = message.content
@@ -198,7 +199,7 @@ class Run:
     def _finish(self) -> None:
         if not self._over.done():
             self._over.set_result(None)
-            self._over_or_stopped.set()
+            _complete(self._over_or_stopped)
 
     def _on_exit(self, _: object) -> None:
         self._finish()
@@ -211,12 +212,9 @@ class Run:
         self._kernel.kill()
 
     async def _interrupt(self) -> None:
-        if not self._begun.is_set():
-            begun = asyncio.create_task(self._begun.wait())
-            await asyncio.wait(
-                (begun, self._over), timeout=_BEGIN_GRACE, return_when=asyncio.FIRST_COMPLETED
-            )
-            begun.cancel()
+        await asyncio.wait(
+            (self._begun, self._over), timeout=_BEGIN_GRACE, return_when=asyncio.FIRST_COMPLETED
+        )
         self._interrupted = True
         # Twice: code may catch the first one, and a signal at the very start can be lost.
         for _ in range(2):
@@ -286,6 +284,11 @@ class Run:
         if death.last_words.strip():
             message = f"{message}\n{death.last_words.strip()}"
         return Ending(outcome, exit_code, self._count, message, state_lost=True)
+
+
+def _complete(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _exit_code(error: dict[str, Any]) -> int:

@@ -44,8 +44,36 @@ class _DataFormatter(BaseFormatter):  # type: ignore[misc,unused-ignore] # untyp
         return None
 
 
+# What has no other form than text, unless somebody registers one for the type itself.
+_SCALARS = frozenset({int, float, complex, bool, str, bytes})
+
+
 def install_formatters(shell: Any) -> None:
     """Register the formatters with IPython; what they add can be read in `outputs`."""
     formatter = shell.display_formatter
     for mime in _CONVERTERS:
         formatter.formatters[mime] = _DataFormatter(parent=formatter, format_type=mime)
+    _shorten_for_scalars(formatter)
+
+
+def _shorten_for_scalars(formatter: Any) -> None:
+    """Do not ask a dozen formatters about a number: it takes longer than the rest of the cell."""
+    ask_all = formatter.format
+    others = [one for mime, one in formatter.formatters.items() if mime != "text/plain"]
+    others += [formatter.ipython_display_formatter, formatter.mimebundle_formatter]
+    plain = formatter.formatters["text/plain"]
+
+    def format_quickly(obj: Any, include: Any = None, exclude: Any = None) -> Any:
+        kind = type(obj)
+        if (
+            kind not in _SCALARS
+            or include
+            or exclude
+            or len(formatter.formatters) != known
+            or any(kind in one.type_printers or object in one.type_printers for one in others)
+        ):
+            return ask_all(obj, include=include, exclude=exclude)
+        return {"text/plain": plain(obj)}, {}
+
+    known = len(formatter.formatters)
+    formatter.format = format_quickly

@@ -17,7 +17,7 @@ from IPython.core.application import BaseIPythonApplication
 from kernelagent_python.lean.channels import Channels
 from kernelagent_python.lean.interrupts import Interrupts
 from kernelagent_python.lean.kernel import LeanKernel
-from kernelagent_python.lean.publisher import Publisher
+from kernelagent_python.lean.publisher import Publisher, ResultSocket
 from kernelagent_python.lean.sockets import DirectStream
 from kernelagent_python.lean.streams import LeanStream, make_streams
 
@@ -133,6 +133,7 @@ class LeanApplication(IPKernelApp):  # type: ignore[misc,unused-ignore] # untype
             user_ns=self.user_ns,
         )
         kernel.interrupts = self.interrupts
+        kernel.shell.displayhook.pub_socket = ResultSocket(self.publisher, kernel.shell)
         self.kernel = kernel
         self.displayhook.get_execution_count = lambda: kernel.execution_count
 

@@ -9,10 +9,12 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Callable
+from hmac import compare_digest
 from inspect import signature
 from typing import Any
 
 from ipykernel.jsonutil import json_clean
+from jupyter_client.session import DELIM
 
 from kernelagent_python.kernel import KernelagentKernel, failure, scope_of
 from kernelagent_python.lean.interrupts import Interrupts
@@ -122,12 +124,31 @@ class LeanKernel(KernelagentKernel):
             interrupts.leave()
 
     def _read(self, frames: Frames) -> tuple[list[bytes], Message] | None:
+        """Identities and message; None if it is none that was signed with our key.
+
+        As the session's own, which would turn every date into an object that nobody asks for.
+        """
+        session = self.session
         try:
-            identities, rest = self.session.feed_identities(frames, copy=False)
-            return identities, self.session.deserialize(rest, content=True, copy=False)
+            parts = [bytes(frame.buffer) for frame in frames]
+            start = parts.index(DELIM)
+            signature, *body = parts[start + 1 : start + 6]
+            if session.auth is not None and not compare_digest(signature, session.sign(body)):
+                raise ValueError("wrong signature")
+            header, parent, metadata, content = map(session.unpack, body)
+            message = {
+                "header": header,
+                "msg_id": header["msg_id"],
+                "msg_type": header["msg_type"],
+                "parent_header": parent,
+                "metadata": metadata,
+                "content": content,
+                "buffers": parts[start + 6 :],
+            }
         except Exception:
             self.log.error("Invalid Message", exc_info=True)
             return None
+        return parts[:start], message
 
     def _handle_concurrent(self) -> None:
         for frames in list(self._waiting):
@@ -154,9 +175,10 @@ class LeanKernel(KernelagentKernel):
         content = message["content"]
         silent = bool(content.get("silent", False))
         self.set_parent(identities, message, channel="shell")
-        self._publish_status("busy", "shell")
-        if not silent:
-            self._publish_execute_input(content["code"], message, self.execution_count)
+        with self.iopub_thread.together():
+            self._publish_status("busy", "shell")
+            if not silent:
+                self._publish_execute_input(content["code"], message, self.execution_count)
         reply = await self._run(content, silent, message.get("metadata") or {})
         drain_all()
         sys.stdout.flush()

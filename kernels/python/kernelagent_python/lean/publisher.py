@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from ipykernel.iostream import BackgroundSocket, IOPubThread
 
 from kernelagent_python.lean.interrupts import Interrupts
 from kernelagent_python.lean.iothread import IoThread
-from kernelagent_python.lean.sockets import received
+from kernelagent_python.lean.sockets import received, send
 
 _RELAY_LENGTHS = 64 * 1024
+# The settings of IPython by which only the last line's value is shown.
+_AT_THE_END = frozenset({"last_expr", "last_expr_or_assign", "last"})
 
 
 class Publisher(IOPubThread):  # type: ignore[misc,unused-ignore] # untyped base
@@ -36,6 +40,7 @@ class Publisher(IOPubThread):  # type: ignore[misc,unused-ignore] # untyped base
         self._queue: deque[list[Any]] = deque()
         self._lock = threading.Lock()
         self._owner = 0
+        self._gathering = False
         self._relay: tuple[socket.socket, socket.socket] | None = None
         os.register_at_fork(
             before=self._lock_for_fork,
@@ -71,11 +76,22 @@ class Publisher(IOPubThread):  # type: ignore[misc,unused-ignore] # untyped base
         # Before there is a socket, nobody listens.
         if self.socket is not None:
             self._queue.append(msg)
-            self.flush()
+            if not self._gathering:
+                self.flush()
 
     def put_off(self, msg: list[Any]) -> None:
         """Send with the next message, which must follow at once."""
         self._queue.append(msg)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Send what this thread publishes in the block in one go, at its end."""
+        self._gathering = True
+        try:
+            yield
+        finally:
+            self._gathering = False
+        self.flush()
 
     def flush(self) -> None:
         """Send what waits."""
@@ -119,7 +135,7 @@ class Publisher(IOPubThread):  # type: ignore[misc,unused-ignore] # untyped base
     def _send_queue(self) -> None:
         sock, queue = self.socket, self._queue
         while queue:
-            sock.send_multipart(queue.popleft())
+            send(sock, queue.popleft())
         self._welcome()
 
     def _take_subscriptions(self) -> None:
@@ -172,3 +188,21 @@ class Publisher(IOPubThread):  # type: ignore[misc,unused-ignore] # untyped base
         self._owner = 0
         self._queue.clear()
         self.forked = True
+
+
+class ResultSocket:
+    """Where the display hook sends a cell's value: with the messages that end the cell.
+
+    Only a value of the last line is put off; what code between might take long is sent at once.
+    """
+
+    def __init__(self, publisher: Publisher, shell: Any) -> None:
+        self._publisher = publisher
+        self._shell = shell
+
+    def send_multipart(self, msg: list[Any], *_: Any, **__: Any) -> None:
+        publisher = self._publisher
+        if publisher.forked or self._shell.ast_node_interactivity not in _AT_THE_END:
+            publisher.send_multipart(msg)
+        elif publisher.socket is not None:
+            publisher.put_off(msg)
