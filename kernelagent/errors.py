@@ -112,6 +112,13 @@ class MethodNotAllowed(ApiError):
     code = "METHOD_NOT_ALLOWED"
 
 
+class CheckpointNotFound(ApiError):
+    """The session has no checkpoint with this id, or has it no longer."""
+
+    status = 404
+    code = "CHECKPOINT_NOT_FOUND"
+
+
 class SessionExists(ApiError):
     """A session with the wished id is there already."""
 
@@ -138,6 +145,20 @@ class SessionLimit(ApiError):
 
     status = 409
     code = "SESSION_LIMIT"
+
+
+class BranchRefused(ApiError):
+    """The session's kernel cannot be copied as a whole; the sentence says what would be lost."""
+
+    status = 409
+    code = "BRANCH_REFUSED"
+
+
+class CheckpointLimit(ApiError):
+    """As many checkpoints exist, or as much memory is kept by them, as the settings allow."""
+
+    status = 409
+    code = "CHECKPOINT_LIMIT"
 
 
 class QueueFull(ApiError):

@@ -144,6 +144,16 @@ class Settings(BaseSettings):
         description="Memory one kernel and its children may use; above it the run ends as "
         "out_of_memory. Default: three quarters of what the machine or container has.",
     )
+    max_checkpoints: int = Field(
+        16, ge=0, description="Checkpoints of one session; one more is refused with 409."
+    )
+    checkpoint_memory: int | None = Field(
+        None,
+        ge=2**20,
+        description="Memory that all checkpoints together may take; a new one beyond it is refused "
+        "with 409, and if they grow beyond it the oldest is given up. Default: a third of what a "
+        "kernel may use.",
+    )
     kernel_env: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Names of the service's variables that kernels inherit beside the usual ones "

@@ -34,11 +34,13 @@ class MemoryUse:
 class _Version:
     """What the files of a group are called.
 
+    `join` is where a process that has but one thread joins by itself, if there is such a file;
     `also` are settings for the systems that have these files, made in this order after the limit.
     `use` are the files that tell the highest use, the best one first.
     """
 
     limit: str
+    join: str | None
     also: Mapping[str, str]
     use: tuple[str, ...]
     events: str
@@ -46,6 +48,7 @@ class _Version:
 
 _V1 = _Version(
     limit="memory.limit_in_bytes",
+    join="tasks",
     # Memory and swap together; never less than memory alone, so it comes after.
     also={"memory.memsw.limit_in_bytes": "{limit}"},
     use=("memory.max_usage_in_bytes",),
@@ -53,6 +56,7 @@ _V1 = _Version(
 )
 _V2 = _Version(
     limit="memory.max",
+    join=None,
     # By the second, a kernel and its children are killed together.
     also={"memory.swap.max": "0", "memory.oom.group": "1"},
     # Linux before 5.19 knows only the use of now.
@@ -139,6 +143,11 @@ class MemoryGroup:
         self.limit = limit
         self._folder = folder
         self._version = version
+
+    @property
+    def join_file(self) -> Path | None:
+        """Where a process with one thread writes 0 to join at once; None if it must be added."""
+        return None if self._version.join is None else self._folder / self._version.join
 
     def add(self, pid: int) -> None:
         """Move a process in, with all its threads; raises OSError.

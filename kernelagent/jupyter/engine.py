@@ -6,34 +6,28 @@ import asyncio
 import contextlib
 import logging
 import re
-import shutil
-import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import zmq
-
 from kernelagent.errors import (
-    ConfigurationError,
+    BranchRefused,
     DirectoryNotFound,
     InvalidRequest,
-    KernelStartFailed,
     ServiceClosing,
     SessionExists,
     SessionLimit,
     SessionNotFound,
 )
-from kernelagent.jupyter.forking import ForkRefused
-from kernelagent.jupyter.forkserver import ForkServer, ForkServerSpec, Generation
-from kernelagent.jupyter.kernel import Kernel, kernel_environment
+from kernelagent.jupyter.checkpoint import Checkpoint, Checkpoints
+from kernelagent.jupyter.forking import ForkSource
+from kernelagent.jupyter.kernel import Kernel
 from kernelagent.jupyter.languages import Language, Languages
+from kernelagent.jupyter.launcher import Launcher
 from kernelagent.jupyter.lease import SessionFacts
-from kernelagent.jupyter.memory import default_limit
 from kernelagent.jupyter.pool import Pool
-from kernelagent.jupyter.provisioner import ForkProvisioner, PlainProvisioner
 from kernelagent.jupyter.session import Session, SessionPolicy
 from kernelagent.process import raise_descriptor_limit
 from kernelagent.settings import Settings
@@ -59,20 +53,22 @@ class Engine:
             workspace=settings.workspace,
             queue_limit=settings.queue_limit,
             interrupt_grace=settings.interrupt_grace,
-            kernel_memory=settings.kernel_memory or default_limit(),
             spill_bytes=settings.spill_bytes,
         )
         self._sessions: dict[str, Session] = {}
         self._pools: dict[str, Pool] = {}
-        self._fork_servers: dict[str, ForkServer] = {}
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
-        self._runtime_dir: Path | None = None
+        self._launcher = Launcher(settings)
+        self.checkpoints = Checkpoints(
+            limit=settings.max_checkpoints,
+            memory=settings.checkpoint_memory or self._launcher.memory_limit // 3,
+            on_loss=self._on_checkpoint_lost,
+        )
         self._sweeper: asyncio.Task[None] | None = None
         self._closing = False
 
     async def __aenter__(self) -> Engine:
         try:
-            await asyncio.to_thread(self._make_directories)
+            await asyncio.to_thread(self.workspace.mkdir, parents=True, exist_ok=True)
             wanted = _OTHER_DESCRIPTORS + self.settings.max_kernels * _KERNEL_DESCRIPTORS
             allowed = raise_descriptor_limit(wanted)
             if allowed < wanted:
@@ -83,12 +79,9 @@ class Engine:
                     self.settings.max_kernels,
                     wanted,
                 )
-            self._context = zmq.Context()
-            # One file descriptor per socket and peer; the default of 1023 ends at 250 kernels.
-            self._context.set(zmq.MAX_SOCKETS, 8192)
+            await self._launcher.open(self.languages)
             for language in self.languages:
                 if language.available:
-                    self._open_fork_server(language)
                     self._pool(language).fill()
             self._sweeper = asyncio.create_task(self._sweep(), name="session expiry")
         except BaseException:
@@ -110,11 +103,8 @@ class Engine:
         reason = "the service is shutting down"
         await asyncio.gather(*(session.close(reason) for session in sessions))
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
-        await asyncio.gather(*(server.close() for server in self._fork_servers.values()))
-        if self._context is not None:
-            await asyncio.to_thread(self._context.destroy, 0)
-        if self._runtime_dir is not None:
-            await asyncio.to_thread(shutil.rmtree, self._runtime_dir, ignore_errors=True)
+        await self.checkpoints.delete_all()
+        await self._launcher.close()
 
     @property
     def sessions(self) -> Iterator[Session]:
@@ -135,7 +125,12 @@ class Engine:
     @property
     def fork_server_facts(self) -> dict[str, dict[str, Any]]:
         """The state of each fork server, by language."""
-        return {name: server.facts for name, server in self._fork_servers.items()}
+        return self._launcher.fork_server_facts
+
+    @property
+    def memory_facts(self) -> dict[str, Any]:
+        """How the memory of kernels is limited, and what checkpoints take of it."""
+        return {**self._launcher.memory_facts, "checkpoints": self.checkpoints.facts}
 
     def idle_kernels(self, language: str) -> list[Kernel]:
         """The warm kernels of a language that nobody has leased."""
@@ -186,19 +181,10 @@ class Engine:
         """A new session with its kernel ready; nothing of it is left if that fails."""
         wanted = self.languages.find(language)
         wanted.kernelspec  # noqa: B018 - raises LanguageNotAvailable before anything is made
-        if session_id is None:
-            session_id = uuid.uuid4().hex[:16]
-        elif not _SESSION_ID.fullmatch(session_id) or session_id.startswith(DEFAULT_SESSION):
-            raise InvalidRequest(
-                "a session id has 1 to 64 of the characters A-Z a-z 0-9 . _ - and does not begin "
-                "with 'default'"
-            )
         cwd = await self.directory(workdir)
-        # Nothing is awaited between this and its entry into the table.
-        if session_id in self._sessions:
-            raise SessionExists(f"a session has the id {session_id!r} already")
         facts = SessionFacts(
-            session_id,
+            # Nothing is awaited between this and its entry into the table.
+            self._new_id(session_id),
             wanted,
             name=name,
             cwd=cwd,
@@ -214,6 +200,60 @@ class Engine:
             await self._remove(session)
             raise
         return session
+
+    async def branch_session(
+        self,
+        session: Session,
+        *,
+        session_id: str | None = None,
+        name: str = "",
+        force: bool = False,
+        wait: float,
+    ) -> Session:
+        """A new session with all the state of `session`; nothing of it is left if that fails.
+
+        It is made in the turn of `session`, for which `wait` seconds are waited at most. Raises
+        BranchRefused and what a turn can raise.
+        """
+        facts = replace(
+            session.facts,
+            id=self._new_id(session_id),
+            name=name,
+            is_default=False,
+            parent=session.id,
+            idle_timeout=session.facts.idle_timeout or self.settings.session_idle_timeout,
+        )
+        branch = self._add(facts)
+        try:
+            async with session.turn(wait) as kernel:
+                source = _source(kernel)
+                await branch.adopt(lambda: self._launcher.copy(facts.language, source, force=force))
+        except BaseException:
+            await self._remove(branch)
+            raise
+        return branch
+
+    async def make_checkpoint(
+        self, session: Session, *, name: str = "", force: bool = False, wait: float
+    ) -> Checkpoint:
+        """Keep the state that `session` has in its turn; raises BranchRefused, CheckpointLimit."""
+        async with session.turn(wait) as kernel:
+            source = _source(kernel)
+            return await self.checkpoints.make(
+                session.id,
+                name,
+                session.execution_count,
+                lambda: self._launcher.park(source, force=force),
+            )
+
+    async def restore_session(self, session: Session, checkpoint_id: str) -> None:
+        """Take `session` back to a checkpoint of its; what runs or waits is cancelled.
+
+        The checkpoint stays. Raises CheckpointNotFound.
+        """
+        checkpoint = self.checkpoints.find(session.id, checkpoint_id)
+        source = checkpoint.parked.source
+        await session.adopt(lambda: self._launcher.copy(session.facts.language, source))
 
     async def close_session(self, session_id: str) -> None:
         """End a session; raises SessionNotFound."""
@@ -241,6 +281,19 @@ class Engine:
             )
         return path
 
+    def _new_id(self, wished: str | None) -> str:
+        """An id for a new session; raises InvalidRequest, SessionExists."""
+        if wished is None:
+            return uuid.uuid4().hex[:16]
+        if not _SESSION_ID.fullmatch(wished) or wished.startswith(DEFAULT_SESSION):
+            raise InvalidRequest(
+                "a session id has 1 to 64 of the characters A-Z a-z 0-9 . _ - and does not begin "
+                "with 'default'"
+            )
+        if wished in self._sessions:
+            raise SessionExists(f"a session has the id {wished!r} already")
+        return wished
+
     def _add(self, facts: SessionFacts) -> Session:
         if self._closing:
             raise ServiceClosing("the service is shutting down")
@@ -257,68 +310,34 @@ class Engine:
 
     async def _remove(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
-        await session.close()
+        try:
+            await session.close()
+        finally:
+            await self.checkpoints.delete_all(session.id)
 
     def _pool(self, language: Language) -> Pool:
         pool = self._pools.get(language.name)
         if pool is None:
             pool = self._pools[language.name] = Pool(
-                lambda: self._start_kernel(language),
+                lambda: self._launcher.start(language),
                 min_idle=self.settings.pool_idle,
                 limit=self.settings.max_kernels,
             )
         return pool
 
-    def _open_fork_server(self, language: Language) -> None:
-        if not self.settings.fork_server or not language.can_fork:
-            return
-        preload = self.settings.preload
-        spec = ForkServerSpec(
-            language,
-            kernel_environment({}, self.settings.kernel_env),
-            self.workspace,
-            language.preload if preload is None else preload,
-            not self.settings.lean_kernel,
-            self.settings.kernel_start_timeout,
-        )
-        server = self._fork_servers[language.name] = ForkServer(spec)
-        server.open()
-
-    async def _start_kernel(self, language: Language) -> Kernel:
-        server = self._fork_servers.get(language.name)
-        generation = None if server is None else await server.generation()
-        if server is not None and generation is not None:
-            try:
-                kernel = await self._launch(language, _forked_by(generation))
-            except (KernelStartFailed, ForkRefused) as error:
-                server.fail(generation, str(error))
-            else:
-                server.forks += 1
-                return kernel
-        return await self._launch(language, PlainProvisioner)
-
-    async def _launch(
-        self, language: Language, provision: Callable[..., PlainProvisioner]
-    ) -> Kernel:
-        if self._context is None or self._runtime_dir is None:
-            raise ServiceClosing("the service has not started")
-        env = kernel_environment({}, self.settings.kernel_env)
-        if language.has_lean_kernel and not self.settings.lean_kernel:
-            env["KERNELAGENT_STOCK_KERNEL"] = "1"
-        return await Kernel.start(
-            language,
-            self._context,
-            runtime_dir=self._runtime_dir,
-            cwd=self.workspace,
-            env=env,
-            timeout=self.settings.kernel_start_timeout,
-            provision=provision,
-        )
+    def _on_checkpoint_lost(self, checkpoint: Checkpoint, reason: str) -> None:
+        session = self._sessions.get(checkpoint.session_id)
+        if session is not None:
+            session.note(reason)
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL)
             await self.expire_sessions()
+            try:
+                await self.checkpoints.keep_within_memory()
+            except Exception:
+                log.exception("checkpoints could not be kept within their memory")
 
     async def expire_sessions(self) -> None:
         """Close the sessions that have been idle for longer than they may."""
@@ -331,20 +350,17 @@ class Engine:
                 except Exception:
                     log.exception("an expired session could not be closed")
 
-    def _make_directories(self) -> None:
-        self.workspace.mkdir(parents=True, exist_ok=True)
-        parent = self.settings.runtime_parent
-        parent.mkdir(parents=True, exist_ok=True)
-        self._runtime_dir = Path(tempfile.mkdtemp(prefix="ka-", dir=parent))
-        longest = len(str(self._runtime_dir / ("x" * 16))) + 2
-        if longest > 107:
-            raise ConfigurationError(
-                f"KERNELAGENT_RUNTIME_DIR is too long for socket paths: {self._runtime_dir}"
-            )
 
-
-def _forked_by(generation: Generation) -> Callable[..., PlainProvisioner]:
-    return partial(ForkProvisioner, generation.source, fresh=True, branchable=generation.lean)
+def _source(kernel: Kernel) -> ForkSource:
+    """What a copy of `kernel` is made from; raises BranchRefused."""
+    if kernel.source is None:
+        raise BranchRefused(
+            "only Python kernels that the fork server has made can be copied, and this one was "
+            "started by itself; /health tells why there is no fork server"
+            if kernel.language.can_fork
+            else f"only Python kernels can be copied, not those of {kernel.language.name}"
+        )
+    return kernel.source
 
 
 def _directory_path(workdir: str, workspace: Path) -> Path:

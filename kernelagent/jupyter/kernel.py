@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import Any
 import zmq
 
 from kernelagent.errors import DirectoryNotFound, KernelStartFailed
+from kernelagent.jupyter.cgroup import MemoryUse
 from kernelagent.jupyter.connection import Connection, Endpoint
 from kernelagent.jupyter.forking import ChannelLost, ForkSource
 from kernelagent.jupyter.languages import Language
-from kernelagent.jupyter.memory import oom_kills
+from kernelagent.jupyter.memory import KernelMemory
 from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.provisioner import PlainProvisioner
 from kernelagent.process import ExitStatus
@@ -50,6 +50,8 @@ class Death:
     status: ExitStatus
     out_of_memory: bool
     last_words: str
+    # Where the limit of its memory group is known to have been the cause.
+    excess: MemoryUse | None = None
 
     def describe(self) -> str:
         """A sentence for people."""
@@ -74,17 +76,22 @@ class Kernel:
     """A running kernel; `start` makes one, `stop` must be awaited in any case."""
 
     def __init__(
-        self, language: Language, endpoint: Endpoint, provisioner: PlainProvisioner, name: str
+        self,
+        language: Language,
+        endpoint: Endpoint,
+        provisioner: PlainProvisioner,
+        memory: KernelMemory,
+        name: str,
     ) -> None:
         self.id = name
         self.language = language
         self.endpoint = endpoint
         self.provisioner = provisioner
+        self.memory = memory
         self.connection: Connection
         self.on_late: Callable[[Message], None] | None = None
         self.started_at = time.time()
         self.used = False
-        self._oom_kills = oom_kills()
         self._stopping: asyncio.Task[None] | None = None
 
     @classmethod
@@ -93,24 +100,27 @@ class Kernel:
         language: Language,
         context: zmq.Context[zmq.Socket[bytes]],
         *,
+        kernel_id: str,
         runtime_dir: Path,
         cwd: Path,
         env: Mapping[str, str],
         timeout: float,
+        memory: KernelMemory,
         provision: Callable[..., PlainProvisioner] = PlainProvisioner,
     ) -> Kernel:
         """A kernel that answers; raises KernelStartFailed with what it said, leaving nothing.
 
-        A process that is asked for a copy of itself may refuse: ForkRefused.
+        `memory` is the kernel's from now on, whatever becomes of it. A process that is asked for a
+        copy of itself may refuse: ForkRefused.
         """
-        kernel_id = uuid.uuid4().hex[:16]
         spec = language.kernelspec
         provisioner = provision(kernel_id=kernel_id, kernel_spec=spec)
         try:
             endpoint = Endpoint.create(runtime_dir, kernel_id)
         except OSError as error:
+            await memory.close()
             raise _start_failed(language, error) from error
-        kernel = cls(language, endpoint, provisioner, kernel_id)
+        kernel = cls(language, endpoint, provisioner, memory, kernel_id)
         try:
             provisioner.bind(endpoint)
             kernel.connection = Connection(context, endpoint, kernel._take_unclaimed)
@@ -120,6 +130,7 @@ class Kernel:
                 cwd=cwd,
                 connection_info=endpoint.info,
                 timeout=timeout,
+                memory=memory,
             )
             await kernel._wait_until_ready(timeout)
         except BaseException as error:
@@ -150,8 +161,9 @@ class Kernel:
         """Why the kernel ended; only to be asked once `exited` is done."""
         status = self.exited.result()
         killed = status.signal == signal.SIGKILL
-        memory = killed and oom_kills() > self._oom_kills
-        return Death(status, memory, _last_words(self.provisioner.stderr_tail))
+        excess = self.memory.group_excess() if killed else None
+        memory = excess is not None or (killed and self.memory.killed_by_system())
+        return Death(status, memory, _last_words(self.provisioner.stderr_tail), excess)
 
     def interrupt(self) -> None:
         """Ask what runs to stop, as Ctrl-C does."""
@@ -201,6 +213,7 @@ class Kernel:
                 if hasattr(self, "connection"):
                     self.connection.close()
                 self.endpoint.remove()
+                await self.memory.close()
 
     async def _wait_until_ready(self, timeout: float) -> None:
         ready = asyncio.create_task(self.connection.prove(greets=self.provisioner.greets))

@@ -15,6 +15,7 @@ from kernelagent.jupyter.outputs import Budget, Output, OutputCollector
 from kernelagent.jupyter.pool import Pool
 from kernelagent.jupyter.spill import Spill
 
+_MOST_NOTES = 20
 _LATE_OUTPUT = Budget(bytes=256 * 1024, items=50)
 
 
@@ -29,6 +30,8 @@ class SessionFacts:
     cwd: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     idle_timeout: float = 0.0
+    # The session that it was branched from.
+    parent: str = ""
 
 
 class Lease:
@@ -61,15 +64,26 @@ class Lease:
             if self.kernel is not None:
                 if self.kernel.alive:
                     return self.kernel
-                self._notes.append(
+                self.note(
                     f"{self.kernel.death().describe()} since the last run: this one had a fresh "
                     "state"
                 )
                 await self._release()
-            self.kernel = await self._configured()
-            self.kernel.on_late = self._on_late
-            self.generation += 1
-            return self.kernel
+            kernel = await self._configured()
+            self._hold(kernel)
+            return kernel
+
+    async def replace(self, kernel: Kernel) -> None:
+        """Have `kernel` from now on; the one it had is ended. Raises SessionClosed."""
+        async with self._lock:
+            if self._closed:
+                raise SessionClosed(f"session {self._facts.id} was closed")
+            old = self.kernel
+            self._hold(kernel)
+            if old is not None:
+                old.on_late = None
+                # Its state is given up: nothing is to be heard of it any more.
+                await self._pool.release(old, polite=False)
 
     async def drop(self, kernel: Kernel) -> None:
         """End `kernel`, unless a run that came meanwhile has another one already."""
@@ -90,6 +104,10 @@ class Lease:
             self._late = self._new_collector()
         return outputs
 
+    def note(self, text: str) -> None:
+        """Have the next answer tell this; what nobody asks for is forgotten at some point."""
+        self._notes = [*self._notes, text][-_MOST_NOTES:]
+
     def take_notes(self) -> list[str]:
         """What the next answer should tell, once."""
         notes, self._notes = self._notes, []
@@ -105,6 +123,11 @@ class Lease:
                 raise SessionBusy("the kernel did not take its environment in time") from None
             raise
         return kernel
+
+    def _hold(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        kernel.on_late = self._on_late
+        self.generation += 1
 
     async def _release(self) -> None:
         kernel, self.kernel = self.kernel, None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import logging
 from pathlib import Path
 
 import psutil
 
+from kernelagent.jupyter.cgroup import MemoryGroup, MemoryUse
 from kernelagent.process import resident_memory, tree_memory
+
+log = logging.getLogger(__name__)
 
 _INTERVAL = 0.1
 _SHARE = 0.75
@@ -17,14 +20,6 @@ _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryExcess:
-    """A kernel used more than it may; both in bytes."""
-
-    used: int
-    limit: int
 
 
 def default_limit() -> int:
@@ -38,18 +33,74 @@ def default_limit() -> int:
     return int(total * _SHARE)
 
 
-async def watch_memory(pid: int, limit: int) -> MemoryExcess:
-    """Wait until `pid` and its descendants use more than `limit` bytes.
+class KernelMemory:
+    """What one kernel and its children may use, in bytes, and who sees to it.
 
-    Resident memory is cheap to read but counts shared pages twice; only when it is over the limit
-    is the exact number taken.
+    A memory group of the system is exact and at once, but ends only one process and knows nothing
+    of pages that were there before; so the memory is watched as well. `close` is owed.
     """
-    while True:
-        if await asyncio.to_thread(resident_memory, pid) > limit:
-            used = await asyncio.to_thread(tree_memory, pid)
-            if used > limit:
-                return MemoryExcess(used, limit)
-        await asyncio.sleep(_INTERVAL)
+
+    def __init__(self, limit: int, group: MemoryGroup | None = None) -> None:
+        self.limit = limit
+        self.group = group
+        self._kills_of_system = oom_kills()
+        self._kills_told = 0
+
+    @property
+    def joining(self) -> dict[str, str]:
+        """What a process that is forked needs to join the group by itself, if it can."""
+        if self.group is None or self.group.join_file is None:
+            return {}
+        return {"group": str(self.group.join_file)}
+
+    async def admit(self, pid: int) -> None:
+        """Put a process into the group that has not joined by itself; it runs on meanwhile."""
+        if self.group is None:
+            return
+        try:
+            await asyncio.to_thread(self.group.add, pid)
+        except OSError as error:
+            # It has ended, which others notice; or the group is of no use, and it is watched.
+            log.warning("a kernel's memory is only watched: %s", error)
+
+    async def watch(self, pid: int) -> MemoryUse:
+        """Wait until `pid` and its descendants use more than the limit.
+
+        Resident memory is cheap to read but counts shared pages twice; only when it is over the
+        limit is the exact number taken.
+        """
+        while True:
+            if await asyncio.to_thread(resident_memory, pid) > self.limit:
+                used = await asyncio.to_thread(tree_memory, pid)
+                if used > self.limit:
+                    return MemoryUse(used, self.limit)
+            await asyncio.sleep(_INTERVAL)
+
+    def group_excess(self) -> MemoryUse | None:
+        """What was used when the group's limit cost a process its life; each is told once."""
+        if self.group is None:
+            return None
+        try:
+            kills = self.group.oom_kills()
+            if kills <= self._kills_told:
+                return None
+            self._kills_told = kills
+            return self.group.use()
+        except OSError as error:
+            log.warning("a memory group cannot be read: %s", error)
+            return None
+
+    def killed_by_system(self) -> bool:
+        """Whether the system has killed something for want of memory since the kernel's start."""
+        return oom_kills() > self._kills_of_system
+
+    async def close(self) -> None:
+        """Remove the group, when its processes have ended."""
+        if self.group is not None:
+            try:
+                await asyncio.to_thread(self.group.remove)
+            except OSError as error:
+                log.warning("a memory group is left: %s", error)
 
 
 def oom_kills() -> int:

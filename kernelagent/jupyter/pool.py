@@ -43,6 +43,7 @@ class Pool:
         self._waiting: deque[asyncio.Future[Kernel]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting = 0
+        self._adopting = 0
         self._gate = asyncio.Semaphore(_STARTS_AT_ONCE)
         self._refill: asyncio.TimerHandle | None = None
         self._settled = False
@@ -63,7 +64,7 @@ class Pool:
     @property
     def live(self) -> int:
         """Kernels that exist or are being started."""
-        return len(self._idle) + len(self._leased) + self._starting
+        return len(self._idle) + len(self._leased) + self._starting + self._adopting
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -90,8 +91,7 @@ class Pool:
 
     async def lease(self) -> Kernel:
         """A kernel that was never used; raises KernelStartFailed, SessionLimit."""
-        if self._closed:
-            raise ServiceClosing("the service is shutting down")
+        self._refuse_if_closed()
         while self._idle:
             kernel = self._idle.popleft()
             if kernel.alive:
@@ -100,12 +100,7 @@ class Pool:
                 return kernel
             self._end(kernel)
         if self._starting <= len(self._waiting):
-            if self.live >= self._limit:
-                raise SessionLimit(
-                    f"{self._limit} kernels are alive, as many as the settings allow; close a "
-                    "session first",
-                    details={"limit": self._limit},
-                )
+            self._check_limit()
             self._start_one()
         waiter: asyncio.Future[Kernel] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
@@ -118,6 +113,23 @@ class Pool:
         finally:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
+
+    async def adopt(self, make: Callable[[], Awaitable[Kernel]]) -> Kernel:
+        """Count the kernel that `make` gives as leased; raises SessionLimit, and what it raises."""
+        self._refuse_if_closed()
+        self._check_limit()
+        self._adopting += 1
+        try:
+            kernel = await make()
+        finally:
+            self._adopting -= 1
+        self._leased.add(kernel)
+        try:
+            self._refuse_if_closed()
+        except ServiceClosing:
+            await self.release(kernel, polite=False)
+            raise
+        return kernel
 
     def settled(self) -> None:
         """A lessee has had a run: refilling will not slow its first one."""
@@ -147,6 +159,18 @@ class Pool:
         kernels = [*self._idle, *self._leased]
         self._idle.clear()
         await asyncio.gather(*(self.release(kernel) for kernel in kernels))
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ServiceClosing("the service is shutting down")
+
+    def _check_limit(self) -> None:
+        if self.live >= self._limit:
+            raise SessionLimit(
+                f"{self._limit} kernels are alive, as many as the settings allow; close a "
+                "session first",
+                details={"limit": self._limit},
+            )
 
     def _fill_later(self, seconds: float) -> None:
         if self._refill is None and not self._closed:

@@ -15,6 +15,7 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
 from kernelagent.jupyter.connection import CHANNELS, Endpoint
 from kernelagent.jupyter.forking import ForkSource
+from kernelagent.jupyter.memory import KernelMemory
 from kernelagent.process import ChildProcess, ExitStatus, RunningProcess
 
 # traitlets gives the base class an untyped metaclass.
@@ -64,12 +65,13 @@ class PlainProvisioner(_Base):  # type: ignore[misc]
         """Make what must exist before a client connects; raises OSError."""
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
-        """Start `cmd` with `env` in directory `cwd`; raises OSError."""
+        """Start `cmd` with `env` in directory `cwd`, limited by `memory`; raises OSError."""
         # The kernel ends with us: ours by the parent-death signal, others by polling.
         env = {**kwargs["env"], "JPY_PARENT_PID": str(os.getpid())}
         self.child = ChildProcess.start(
             cmd, env=env, cwd=Path(kwargs["cwd"]), marker=self.kernel_id
         )
+        await kwargs["memory"].admit(self.child.pid)
         info: KernelConnectionInfo = kwargs.get("connection_info", {})
         return info
 
@@ -143,6 +145,7 @@ class ForkProvisioner(PlainProvisioner):
         if self._endpoint is None:
             raise RuntimeError("bind comes first")
         env: Mapping[str, str] = kwargs["env"]
+        memory: KernelMemory = kwargs["memory"]
         content = {
             "op": "kernel",
             "info": self._endpoint.info,
@@ -151,6 +154,7 @@ class ForkProvisioner(PlainProvisioner):
             "env": dict(env) if self._fresh else None,
             "cwd": str(kwargs["cwd"]) if self._fresh else None,
             "force": self._force,
+            **memory.joining,
         }
         listeners = {name: sock.fileno() for name, sock in self._listeners.items()}
         try:
@@ -158,6 +162,8 @@ class ForkProvisioner(PlainProvisioner):
         finally:
             self._close_listeners()
         self.source = self.child.source if self._branchable else None
+        if not memory.joining:
+            await memory.admit(self.child.pid)
         info: KernelConnectionInfo = kwargs.get("connection_info", {})
         return info
 

@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from kernelagent.errors import DirectoryNotFound
+from kernelagent.jupyter.cgroup import MemoryUse
 from kernelagent.jupyter.kernel import Kernel
-from kernelagent.jupyter.memory import MemoryExcess, watch_memory
 from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.outputs import OutputCollector
 
@@ -53,11 +53,10 @@ class Ending:
 
 @dataclass(slots=True)
 class RunLimits:
-    """Seconds and bytes; `grace` is between the interrupt and the kill."""
+    """Seconds; `grace` is between the interrupt and the kill."""
 
     timeout: float
     grace: float
-    memory: int
 
 
 @dataclass(slots=True)
@@ -98,7 +97,7 @@ class Run:
         self._allow_stdin = False
         self._interrupted = False
         self._killed = False
-        self._excess: MemoryExcess | None = None
+        self._excess: MemoryUse | None = None
         self._memory_watch: asyncio.Task[None] | None = None
         self.awaits_input = False
 
@@ -127,6 +126,8 @@ class Run:
             if kernel.exited.done() and not (self._idle and self._reply is not None):
                 await kernel.connection.settle()
                 return self._ending_of_death()
+            if self._memory_watch is not None:
+                self._excess = await asyncio.to_thread(kernel.memory.group_excess)
             return self._ending()
         finally:
             timer.cancel()
@@ -208,7 +209,7 @@ class Run:
         self._memory_watch = asyncio.create_task(self._watch_memory())
 
     async def _watch_memory(self) -> None:
-        self._excess = await watch_memory(self._kernel.pid, self._limits.memory)
+        self._excess = await self._kernel.memory.watch(self._kernel.pid)
         self._kernel.kill()
 
     async def _interrupt(self) -> None:
@@ -231,6 +232,10 @@ class Run:
         reply = self._reply or {}
         status = reply.get("status")
         count = reply.get("execution_count", self._count)
+        if self._excess is not None and not self._stopped.done():
+            message = f"{_used(self._excess)}; a process that the run had started was killed"
+            message += ", the session's state is kept"
+            return Ending(Outcome.OUT_OF_MEMORY, 137, count, message)
         if self._stopped.done():
             stop = self._stopped.result()
             how = "" if stop.outcome is Outcome.INTERRUPTED else "it was interrupted and "
@@ -261,13 +266,13 @@ class Run:
 
     def _ending_of_death(self) -> Ending:
         death = self._kernel.death()
+        excess = self._excess or death.excess
         code = death.status.code
         signal = death.status.signal
         exit_code = 128 + signal if signal is not None else (code or 1)
         lost = "the session's state is lost"
-        if self._excess is not None:
-            used, limit = (round(n / 2**20) for n in (self._excess.used, self._excess.limit))
-            message = f"the run used {used} MiB of memory, {limit} MiB are allowed; {lost}"
+        if excess is not None:
+            message = f"{_used(excess)}; {lost}"
             return Ending(Outcome.OUT_OF_MEMORY, 137, self._count, message, state_lost=True)
         if self._stopped.done():
             stop = self._stopped.result()
@@ -284,6 +289,11 @@ class Run:
         if death.last_words.strip():
             message = f"{message}\n{death.last_words.strip()}"
         return Ending(outcome, exit_code, self._count, message, state_lost=True)
+
+
+def _used(memory: MemoryUse) -> str:
+    used, limit = (round(number / 2**20) for number in (memory.used, memory.limit))
+    return f"the run used {used} MiB of memory, {limit} MiB are allowed"
 
 
 def _complete(future: asyncio.Future[None]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +28,7 @@ from kernelagent.jupyter.outputs import OutputCollector
 from kernelagent.jupyter.pool import Pool
 from kernelagent.jupyter.run import Ending, Outcome, Run, RunLimits
 from kernelagent.jupyter.spill import Spill
+from kernelagent.jupyter.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +47,6 @@ class SessionPolicy:
     workspace: Path
     queue_limit: int
     interrupt_grace: float
-    kernel_memory: int
     spill_bytes: int
 
 
@@ -70,10 +72,11 @@ class Session:
         self._pool = pool
         self._policy = policy
         self._lease = Lease(facts, pool, policy.workspace)
-        self._queue: deque[Execution] = deque()
+        self._queue: deque[Execution | Turn] = deque()
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._current: Execution | None = None
+        self._turn: Turn | None = None
         self._questions = 0
         self._closed = False
         self.runs = 0
@@ -101,9 +104,14 @@ class Session:
         """starting, idle, busy or closed."""
         if self._closed:
             return "closed"
-        if self._current is not None:
+        if self._current is not None or self._turn is not None:
             return "busy"
         return "idle" if self._lease.kernel is not None else "starting"
+
+    @property
+    def execution_count(self) -> int | None:
+        """That of the last run."""
+        return self.transcript[-1].execution_count if self.transcript else None
 
     @property
     def queued(self) -> int:
@@ -113,7 +121,7 @@ class Session:
     @property
     def idle_seconds(self) -> float:
         """How long nothing has run; 0 while something does."""
-        if self._current is not None or self._queue or self._questions:
+        if self._current is not None or self._turn is not None or self._queue or self._questions:
             return 0.0
         return time.monotonic() - self._active_at
 
@@ -123,24 +131,56 @@ class Session:
 
     def submit(self, request: RunRequest, *, feed: Feed | None = None) -> Execution:
         """Put a run into the queue; raises QueueFull, SessionClosed."""
-        if self._closed:
-            raise SessionClosed(f"session {self.id} was closed")
-        limit = self._policy.queue_limit
-        if len(self._queue) >= limit:
-            raise QueueFull(
-                f"{limit} runs wait in session {self.id}, as many as the settings allow; the code "
-                "was not run",
-                details={"position": len(self._queue) + 1, "limit": limit},
-            )
         execution = Execution(self.id, request, feed)
-        self._queue.append(execution)
-        self._wake.set()
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work(), name=f"session {self.id}")
+        self._enqueue(execution)
         wait = min(request.queue_timeout, request.request_timeout)
         timer = asyncio.get_running_loop().call_later(wait, self._expire, execution, wait)
         execution.finished.add_done_callback(lambda _: timer.cancel())
         return execution
+
+    @contextlib.asynccontextmanager
+    async def turn(self, wait: float) -> AsyncIterator[Kernel]:
+        """The session's kernel, on which nothing runs while the context is open.
+
+        It takes its place in the queue. Raises QueueFull, QueueTimeout after `wait` seconds,
+        SessionClosed, and what the lease of a kernel raises.
+        """
+        turn = Turn()
+        self._enqueue(turn)
+        try:
+            try:
+                async with asyncio.timeout(wait):
+                    await turn.granted
+            except TimeoutError:
+                raise QueueTimeout(
+                    f"the turn in session {self.id} did not come within {wait:g} s: it runs code",
+                    details={"timeout": wait},
+                ) from None
+            yield await self._lease.ready()
+        finally:
+            if turn in self._queue:
+                self._queue.remove(turn)
+            turn.end()
+
+    async def adopt(self, make: Callable[[], Awaitable[Kernel]]) -> None:
+        """Have the kernel that `make` gives; if that fails, everything stays as it was.
+
+        What runs or waits on the one it had is cancelled.
+        """
+        kernel = await self._pool.adopt(make)
+        try:
+            await self._clear("the session was restored", self._lease.kernel)
+            await self._lease.replace(kernel)
+        except BaseException:
+            if self._lease.kernel is not kernel:
+                await self._pool.release(kernel, polite=False)
+            raise
+        self._lease.take_notes()
+        self._touch()
+
+    def note(self, text: str) -> None:
+        """Have the next answer tell this."""
+        self._lease.note(text)
 
     def cancel(self, execution: Execution, outcome: Outcome, reason: str) -> None:
         """Stop a run, wherever it is; the result follows when its kernel is free again."""
@@ -170,17 +210,8 @@ class Session:
 
     async def restart(self) -> None:
         """Give the session a fresh kernel; what runs or waits is cancelled."""
-        reason = "the session was restarted"
         old = self._lease.kernel
-        for execution in list(self._queue):
-            self.cancel(execution, Outcome.CANCELLED, reason)
-        current = self._current
-        if current is not None:
-            current.stop(Outcome.CANCELLED, reason)
-            # No ladder: the state goes in any case.
-            if old is not None:
-                old.kill()
-            await asyncio.wait([current.finished])
+        await self._clear("the session was restarted", old)
         if old is not None:
             await self._lease.drop(old)
         await self._lease.ready()
@@ -216,8 +247,7 @@ class Session:
     async def close(self, reason: str = "the session was closed") -> None:
         """Cancel what waits, end what runs and the kernel."""
         self._closed = True
-        for execution in list(self._queue):
-            self.cancel(execution, Outcome.CANCELLED, reason)
+        self._cancel_waiting(reason)
         current = self._current
         # One that still waits for its kernel ends with the worker.
         if current is not None and current.run is not None:
@@ -230,12 +260,55 @@ class Session:
             await asyncio.gather(self._worker, return_exceptions=True)
         await self._lease.close()
 
+    def _enqueue(self, item: Execution | Turn) -> None:
+        if self._closed:
+            raise SessionClosed(f"session {self.id} was closed")
+        limit = self._policy.queue_limit
+        if len(self._queue) >= limit:
+            raise QueueFull(
+                f"{limit} runs wait in session {self.id}, as many as the settings allow; the code "
+                "was not run",
+                details={"position": len(self._queue) + 1, "limit": limit},
+            )
+        self._queue.append(item)
+        self._wake.set()
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work(), name=f"session {self.id}")
+
+    def _cancel_waiting(self, reason: str) -> None:
+        for item in list(self._queue):
+            if isinstance(item, Turn):
+                self._queue.remove(item)
+                item.fail(SessionClosed(reason))
+            else:
+                self.cancel(item, Outcome.CANCELLED, reason)
+
+    async def _clear(self, reason: str, kernel: Kernel | None) -> None:
+        """Cancel what waits and end what runs on `kernel`, whose state goes in any case."""
+        self._cancel_waiting(reason)
+        current = self._current
+        if current is not None:
+            current.stop(Outcome.CANCELLED, reason)
+            # No ladder.
+            if kernel is not None:
+                kernel.kill()
+            await asyncio.wait([current.finished])
+
     async def _work(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                execution = self._current = self._queue.popleft()
+                item = self._queue.popleft()
+                if isinstance(item, Turn):
+                    self._turn = item
+                    try:
+                        await item.hold()
+                    finally:
+                        self._turn = None
+                        self._touch()
+                    continue
+                execution = self._current = item
                 try:
                     await self._execute(execution)
                 except ApiError as error:
@@ -350,7 +423,6 @@ class Session:
         return RunLimits(
             timeout=max(min(request.timeout, left), 0.001),
             grace=self._policy.interrupt_grace,
-            memory=self._policy.kernel_memory,
         )
 
     def _expire(self, execution: Execution, waited: float) -> None:

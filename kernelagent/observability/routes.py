@@ -44,6 +44,7 @@ def features(engine: Engine) -> dict[str, Any]:
         "ipython": True,
         "ipython_kernel": True,
         "sessions": True,
+        "branches": any(facts["kernel"] == "lean" for facts in engine.fork_server_facts.values()),
         "file_operations": False,
         "terminal_access": False,
         "background_jobs": False,
@@ -104,6 +105,7 @@ async def health(request: Request) -> dict[str, Any]:
         "ready": engine.ready,
         "pools": engine.pool_facts,
         "fork_servers": engine.fork_server_facts,
+        "memory": engine.memory_facts,
     }
 
 
@@ -145,6 +147,8 @@ async def info(request: Request) -> dict[str, Any]:
         "limits": {
             "queue": settings.queue_limit,
             "sessions": settings.max_sessions,
+            "checkpoints": settings.max_checkpoints,
+            "kernel_memory": engine.memory_facts["limit"],
             "output_bytes": settings.output_bytes,
             "body_bytes": settings.max_body_bytes,
             "timeout": settings.max_timeout,

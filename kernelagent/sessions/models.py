@@ -31,6 +31,67 @@ class CreateSession(BaseModel):
     _check_env = field_validator("env")(check_environment)
 
 
+Wait = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+
+
+class _Copy(BaseModel):
+    """What every copy of a session's kernel can be asked with; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Text | None = Field(None, max_length=200, description="A label for people")
+    force: bool = Field(
+        False,
+        description="Copy a kernel with threads or tasks too; they do not exist in the copy",
+    )
+    timeout: Wait | None = Field(
+        None, description="Seconds to wait for the runs that were submitted before; 60 if absent"
+    )
+
+    @property
+    def wait(self) -> float:
+        """Seconds to wait for the session's turn."""
+        return 60.0 if self.timeout is None else self.timeout
+
+
+class BranchRequest(_Copy):
+    """A new session with all the state of another one."""
+
+    id: Text | None = Field(None, description="Wished id: 1 to 64 of A-Z a-z 0-9 . _ -")
+
+
+class CheckpointRequest(_Copy):
+    """A state to be kept."""
+
+
+class RestoreRequest(BaseModel):
+    """A state to go back to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    checkpoint_id: Text
+
+
+class CheckpointInfo(BaseModel):
+    """A kept state."""
+
+    id: str
+    session_id: str
+    name: str
+    execution_count: int | None = Field(description="That of the last run before it")
+    memory: int = Field(
+        description="Bytes it takes, as last measured; what it shares counts in part"
+    )
+    created_at: str
+
+
+class CheckpointList(BaseModel):
+    """A session's checkpoints, oldest first."""
+
+    checkpoints: list[CheckpointInfo]
+    count: int
+
+
 class TranscriptItem(BaseModel):
     """One finished run of a session."""
 
@@ -52,6 +113,8 @@ class SessionInfo(BaseModel):
     kernel_id: str | None
     pid: int | None
     generation: int = Field(description="Kernels it has had; more than 1 after a loss")
+    parent: str = Field(description="Session that it was branched from, else empty")
+    checkpoints: int
     workdir: str
     queued: int
     queue_limit: int
@@ -166,6 +229,8 @@ class JupyterSession(BaseModel):
     language: str
     path: str
     name: str
+    parent: str = Field(description="Session that it was branched from, else empty")
+    checkpoints: int
 
 
 class JupyterSessionList(BaseModel):

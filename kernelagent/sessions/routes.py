@@ -12,10 +12,15 @@ from starlette.responses import Response
 from kernelagent.auth import SESSIONS, authorize, require
 from kernelagent.errors import InvalidRequest
 from kernelagent.execution.models import ErrorResponse
+from kernelagent.jupyter.checkpoint import Checkpoint
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.session import Session
 from kernelagent.responses import utc_timestamp
 from kernelagent.sessions.models import (
+    BranchRequest,
+    CheckpointInfo,
+    CheckpointList,
+    CheckpointRequest,
     CodePosition,
     CompleteResponse,
     CreateSession,
@@ -25,6 +30,7 @@ from kernelagent.sessions.models import (
     InterruptResponse,
     JupyterSession,
     JupyterSessionList,
+    RestoreRequest,
     SessionDetail,
     SessionInfo,
     SessionList,
@@ -86,6 +92,8 @@ def _info(session: Session, engine: Engine) -> dict[str, Any]:
         "kernel_id": kernel.id if kernel else None,
         "pid": kernel.pid if kernel else None,
         "generation": session.generation,
+        "parent": facts.parent,
+        "checkpoints": len(engine.checkpoints.of(session.id)),
         "workdir": str(facts.cwd or engine.workspace),
         "queued": session.queued,
         "queue_limit": engine.settings.queue_limit,
@@ -155,6 +163,68 @@ async def restart_session(request: Request, session_id: str) -> SessionDetail:
     engine = _engine(request)
     session = engine.find(session_id)
     await session.restart()
+    return _detail(session, engine)
+
+
+@router.post("/sessions/{session_id}/branch", status_code=201)
+async def branch_session(
+    request: Request, session_id: str, wanted: BranchRequest | None = None
+) -> SessionDetail:
+    """Make a new session with all the state of this one; both go on independently."""
+    engine = _engine(request)
+    wanted = wanted or BranchRequest()
+    branch = await engine.branch_session(
+        _session(request, session_id),
+        session_id=wanted.id,
+        name=wanted.name or "",
+        force=wanted.force,
+        wait=wanted.wait,
+    )
+    return _detail(branch, engine)
+
+
+@router.post("/sessions/{session_id}/checkpoints", status_code=201)
+async def make_checkpoint(
+    request: Request, session_id: str, wanted: CheckpointRequest | None = None
+) -> CheckpointInfo:
+    """Keep the session's state, to go back to as often as wanted."""
+    wanted = wanted or CheckpointRequest()
+    checkpoint = await _engine(request).make_checkpoint(
+        _session(request, session_id),
+        name=wanted.name or "",
+        force=wanted.force,
+        wait=wanted.wait,
+    )
+    return _checkpoint(checkpoint)
+
+
+@router.get("/sessions/{session_id}/checkpoints")
+async def list_checkpoints(request: Request, session_id: str) -> CheckpointList:
+    """The kept states of a session, oldest first, with the memory that they take now."""
+    kept = _engine(request).checkpoints.of(_session(request, session_id).id)
+    for checkpoint in kept:
+        await checkpoint.measure()
+    return CheckpointList(checkpoints=[_checkpoint(one) for one in kept], count=len(kept))
+
+
+@router.delete("/sessions/{session_id}/checkpoints/{checkpoint_id}")
+async def delete_checkpoint(
+    request: Request, session_id: str, checkpoint_id: str
+) -> SessionMessage:
+    """Give a kept state up; sessions that were restored to it keep theirs."""
+    session = _session(request, session_id)
+    await _engine(request).checkpoints.delete(session.id, checkpoint_id)
+    return SessionMessage(id=session.id, message="the checkpoint was deleted")
+
+
+@router.post("/sessions/{session_id}/restore")
+async def restore_session(
+    request: Request, session_id: str, wanted: RestoreRequest
+) -> SessionDetail:
+    """Take the session back to a kept state; what runs or waits is cancelled."""
+    engine = _engine(request)
+    session = _session(request, session_id)
+    await engine.restore_session(session, wanted.checkpoint_id)
     return _detail(session, engine)
 
 
@@ -237,10 +307,23 @@ async def list_jupyter_sessions(request: Request) -> JupyterSessionList:
             language=session.facts.language.name,
             path=str(session.facts.cwd or _engine(request).workspace),
             name=session.facts.name or session.id,
+            parent=session.facts.parent,
+            checkpoints=len(_engine(request).checkpoints.of(session.id)),
         )
         for session in _engine(request).sessions
     ]
     return JupyterSessionList(sessions=sessions, count=len(sessions))
+
+
+def _checkpoint(checkpoint: Checkpoint) -> CheckpointInfo:
+    return CheckpointInfo(
+        id=checkpoint.id,
+        session_id=checkpoint.session_id,
+        name=checkpoint.name,
+        execution_count=checkpoint.execution_count,
+        memory=checkpoint.memory,
+        created_at=utc_timestamp(checkpoint.created_at),
+    )
 
 
 def _session(request: Request, session_id: str) -> Session:

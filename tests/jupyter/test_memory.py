@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from kernelagent.jupyter import memory
-from kernelagent.jupyter.memory import MemoryExcess, default_limit, oom_kills, watch_memory
+from kernelagent.jupyter.cgroup import MemoryUse
+from kernelagent.jupyter.memory import KernelMemory, default_limit, oom_kills
 
 TOTAL = psutil.virtual_memory().total
 
@@ -67,25 +68,25 @@ async def test_a_process_is_watched_until_it_uses_too_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = measured(monkeypatch, resident=[10, 100, 101], exact=[150])
-    assert await watch_memory(1, 100) == MemoryExcess(used=150, limit=100)
+    assert await KernelMemory(100).watch(1) == MemoryUse(used=150, limit=100)
     assert asked == ["resident", "resident", "resident", "exact"]
 
 
 async def test_pages_that_are_counted_twice_are_no_excess(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = measured(monkeypatch, resident=[300, 300, 300], exact=[90, 100, 101])
-    assert await watch_memory(1, 100) == MemoryExcess(used=101, limit=100)
+    assert await KernelMemory(100).watch(1) == MemoryUse(used=101, limit=100)
     assert asked == ["resident", "exact"] * 3
 
 
 async def test_a_real_process_is_measured() -> None:
     async with asyncio.timeout(20):
-        excess = await watch_memory(os.getpid(), 2**20)
+        excess = await KernelMemory(2**20).watch(os.getpid())
     assert excess.limit == 2**20
     assert 2**20 < excess.used < TOTAL
 
 
 async def test_a_process_that_has_gone_is_watched_for_nothing() -> None:
-    watch = asyncio.create_task(watch_memory(2**22 + 1, 0))
+    watch = asyncio.create_task(KernelMemory(0).watch(2**22 + 1))
     await asyncio.sleep(0.05)
     assert not watch.done()
     watch.cancel()

@@ -190,7 +190,7 @@ async def test_a_run_that_cannot_be_sent_leaves_nothing_behind(
     follower = Run(
         kernel,
         OutputCollector(Budget(1024, 1), Spill(Path(), "none", 0), lambda _: None),
-        RunLimits(timeout=30, grace=1, memory=1 << 30),
+        RunLimits(timeout=30, grace=1),
         on_begin=lambda _: None,
         on_prompt=lambda *_: None,
     )

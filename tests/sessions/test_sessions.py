@@ -654,6 +654,8 @@ async def test_jupyter_sessions(server: Server, tmp_path: Path) -> None:
         "language": "python",
         "path": str(tmp_path),
         "name": "label",
+        "parent": "",
+        "checkpoints": 0,
     }
 
 

@@ -3,7 +3,7 @@
 The server asks over a SOCK_SEQPACKET socket, one JSON object per packet, descriptors beside it:
 
     {"op": "kernel" | "park", "info", "connection_file", "marker", "env", "cwd", "force",
-     "descriptors": [names]}                     names of the descriptors, in their order
+     "group", "descriptors": [names]}            names of the descriptors, in their order
     {"op": "forked", "pid"}                      the answer, with a process descriptor beside it
     {"op": "refused", "code", "reason"}          or this; nothing was made
 
@@ -176,7 +176,19 @@ def begin_life(request: Request, marker: Marker) -> None:
     stderr = request.descriptors.pop("stderr")
     os.dup2(stderr, 2)
     os.close(stderr)
+    _join_group(request.content.get("group"))
     _hang_on(request.descriptors["lifeline"])
+
+
+def _join_group(path: str | None) -> None:
+    # Quick only as long as there is one thread, and what is touched from now on counts.
+    if path is None:
+        return
+    try:
+        with open(path, "w", encoding="ascii") as file:  # noqa: PTH123 - strings all along
+            file.write("0")
+    except OSError as error:
+        os.write(2, f"the memory group cannot be joined: {error}\n".encode())
 
 
 def _hang_on(lifeline: int) -> None:

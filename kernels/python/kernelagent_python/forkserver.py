@@ -21,12 +21,14 @@ import os
 import select
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from kernelagent_python.app import launch_stock, leave, prepare_lean, without_debugger
 from kernelagent_python.forking import Channel, Marker, Request, begin_life, fork_aside, fork_child
 from kernelagent_python.lean.support import unsupported
+from kernelagent_python.streams import real_exit
 from kernelagent_python.thread_limits import ThreadLimits
 
 _PR_SET_PDEATHSIG = 1
@@ -90,8 +92,13 @@ def serve(descriptor: int, preload: list[str], *, stock: bool) -> None:
         limits.restore(first.content["env"])
         _start_stock(first)
     request: Request | None = first
-    while request is not None:
-        request = _live(app, request, marker, limits)
+    try:
+        while request is not None:
+            request = _live(app, request, marker, limits)
+    except BaseException:
+        # Written by hand: sys.stderr may lead nowhere by now.
+        os.write(2, traceback.format_exc().encode())
+        real_exit(1)
     leave(app)
 
 
@@ -222,7 +229,7 @@ def _serve_kernel(app: Any, channel: Channel, own: Request) -> Request | None:
             if fork_aside(channel):
                 app.abandon()
                 channel.close()
-                own.close()
+                os.close(own.descriptors["lifeline"])
                 return request
         request.close()
         if not wanted:

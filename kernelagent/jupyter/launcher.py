@@ -1,0 +1,215 @@
+"""Starts kernels: forked where that is possible, plainly where it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from kernelagent.errors import BranchRefused, ConfigurationError, KernelStartFailed, ServiceClosing
+from kernelagent.jupyter.cgroup import MemoryGroups
+from kernelagent.jupyter.forking import ChannelLost, ForkedProcess, ForkRefused, ForkSource
+from kernelagent.jupyter.forkserver import ForkServer, ForkServerSpec, Generation
+from kernelagent.jupyter.kernel import Kernel, kernel_environment
+from kernelagent.jupyter.languages import Language, Languages
+from kernelagent.jupyter.memory import KernelMemory, default_limit
+from kernelagent.jupyter.provisioner import ForkProvisioner, PlainProvisioner
+from kernelagent.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_LONGEST_SOCKET_PATH = 107
+# A kernel that does not run code takes milliseconds for a copy of itself.
+_COPY_TIMEOUT = 30.0
+
+
+class Launcher:
+    """Owns what all kernels share: the ZeroMQ context, the directory of their sockets, the fork
+    servers, the folder of their memory groups. `open` first, `close` in any case.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._fork_servers: dict[str, ForkServer] = {}
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._runtime_dir: Path | None = None
+        self._groups: MemoryGroups | str = "not opened"
+        self.memory_limit = settings.kernel_memory or default_limit()
+
+    @property
+    def fork_server_facts(self) -> dict[str, dict[str, Any]]:
+        """The state of each fork server, by language."""
+        return {name: server.facts for name, server in self._fork_servers.items()}
+
+    @property
+    def memory_facts(self) -> dict[str, Any]:
+        """How the memory of kernels is limited."""
+        by_group = isinstance(self._groups, MemoryGroups)
+        return {
+            "limit": self.memory_limit,
+            "by": "cgroup" if by_group else "watching",
+            "reason": "" if by_group else self._groups,
+        }
+
+    async def open(self, languages: Languages) -> None:
+        """Make the directory and start the fork servers, whose readiness is not waited for."""
+        self._runtime_dir = await asyncio.to_thread(_make_runtime_dir, self._settings)
+        name = f"kernelagent-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._groups = await asyncio.to_thread(MemoryGroups.open, name)
+        self._context = zmq.Context()
+        # One file descriptor per socket and peer; the default of 1023 ends at 250 kernels.
+        self._context.set(zmq.MAX_SOCKETS, 8192)
+        for language in languages:
+            if language.available and language.can_fork and self._settings.fork_server:
+                self._open_fork_server(language)
+
+    async def close(self) -> None:
+        """Called when all kernels have ended; nothing is left behind."""
+        await asyncio.gather(*(server.close() for server in self._fork_servers.values()))
+        if self._context is not None:
+            await asyncio.to_thread(self._context.destroy, 0)
+        if isinstance(self._groups, MemoryGroups):
+            await asyncio.to_thread(self._groups.close)
+        if self._runtime_dir is not None:
+            await asyncio.to_thread(shutil.rmtree, self._runtime_dir, ignore_errors=True)
+
+    async def start(self, language: Language) -> Kernel:
+        """A fresh kernel; raises KernelStartFailed.
+
+        If the fork server fails at it, it is replaced, and this kernel is started plainly.
+        """
+        server = self._fork_servers.get(language.name)
+        generation = None if server is None else await server.generation()
+        if server is not None and generation is not None:
+            try:
+                kernel = await self._launch(language, _forked_by(generation))
+            except (KernelStartFailed, ForkRefused) as error:
+                server.fail(generation, str(error))
+            else:
+                server.forks += 1
+                return kernel
+        return await self._launch(language, PlainProvisioner)
+
+    async def copy(self, language: Language, source: ForkSource, *, force: bool = False) -> Kernel:
+        """A kernel with all the state of the process behind `source`.
+
+        Raises BranchRefused, KernelStartFailed.
+        """
+        provision = partial(ForkProvisioner, source, fresh=False, force=force)
+        try:
+            return await self._launch(language, provision)
+        except ForkRefused as error:
+            raise _refused(error) from None
+
+    async def park(self, source: ForkSource, *, force: bool = False) -> Parked:
+        """A process that keeps the state of the one behind `source`, and runs nothing.
+
+        Raises BranchRefused, KernelStartFailed.
+        """
+        marker = uuid.uuid4().hex[:16]
+        memory = await self._make_memory(marker)
+        content = {"op": "park", "marker": marker, "force": force, **memory.joining}
+        try:
+            process = await source.fork(content, {}, timeout=_COPY_TIMEOUT)
+        except BaseException as error:
+            await memory.close()
+            if isinstance(error, ForkRefused):
+                raise _refused(error) from None
+            if isinstance(error, ChannelLost):
+                raise KernelStartFailed(f"no checkpoint could be made: {error}") from error
+            raise
+        return Parked(process, memory)
+
+    async def _launch(
+        self, language: Language, provision: Callable[..., PlainProvisioner]
+    ) -> Kernel:
+        if self._context is None or self._runtime_dir is None:
+            raise ServiceClosing("the service has not started")
+        env = kernel_environment({}, self._settings.kernel_env)
+        if language.has_lean_kernel and not self._settings.lean_kernel:
+            env["KERNELAGENT_STOCK_KERNEL"] = "1"
+        kernel_id = uuid.uuid4().hex[:16]
+        memory = await self._make_memory(kernel_id)
+        return await Kernel.start(
+            language,
+            self._context,
+            kernel_id=kernel_id,
+            runtime_dir=self._runtime_dir,
+            cwd=self._settings.workspace,
+            env=env,
+            timeout=self._settings.kernel_start_timeout,
+            memory=memory,
+            provision=provision,
+        )
+
+    async def _make_memory(self, name: str) -> KernelMemory:
+        group = None
+        if isinstance(self._groups, MemoryGroups):
+            try:
+                group = await asyncio.to_thread(self._groups.create, name, self.memory_limit)
+            except OSError as error:
+                log.warning("a kernel's memory is only watched: %s", error)
+        return KernelMemory(self.memory_limit, group)
+
+    def _open_fork_server(self, language: Language) -> None:
+        settings = self._settings
+        spec = ForkServerSpec(
+            language,
+            kernel_environment({}, settings.kernel_env),
+            settings.workspace,
+            language.preload if settings.preload is None else settings.preload,
+            not settings.lean_kernel,
+            settings.kernel_start_timeout,
+        )
+        server = self._fork_servers[language.name] = ForkServer(spec)
+        server.open()
+
+
+class Parked:
+    """A process that only keeps a state; `close` must be awaited."""
+
+    def __init__(self, process: ForkedProcess, memory: KernelMemory) -> None:
+        self.process = process
+        self._memory = memory
+
+    @property
+    def source(self) -> ForkSource:
+        """What kernels with this state are forked from."""
+        return self.process.source
+
+    async def close(self) -> None:
+        """End it; the kernels that were forked from it go on."""
+        try:
+            await self.process.kill()
+        finally:
+            await self._memory.close()
+
+
+def _forked_by(generation: Generation) -> Callable[..., PlainProvisioner]:
+    return partial(ForkProvisioner, generation.source, fresh=True, branchable=generation.lean)
+
+
+def _refused(error: ForkRefused) -> BranchRefused:
+    return BranchRefused(f"{error}; `force` copies the kernel all the same", details={})
+
+
+def _make_runtime_dir(settings: Settings) -> Path:
+    parent = settings.runtime_parent
+    parent.mkdir(parents=True, exist_ok=True)
+    runtime_dir = Path(tempfile.mkdtemp(prefix="ka-", dir=parent))
+    longest = len(str(runtime_dir / ("x" * 16))) + 2
+    if longest > _LONGEST_SOCKET_PATH:
+        runtime_dir.rmdir()
+        raise ConfigurationError(
+            f"KERNELAGENT_RUNTIME_DIR is too long for socket paths: {runtime_dir}"
+        )
+    return runtime_dir
