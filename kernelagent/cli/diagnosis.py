@@ -89,7 +89,7 @@ def diagnose(settings: Settings) -> Iterator[Check]:
     yield from _packages()
     languages = Languages.load()
     yield from _languages(languages)
-    yield asyncio.run(_kernel(settings))
+    yield from asyncio.run(_kernel(settings))
     yield from _libraries(settings, languages)
     yield from _directories(settings)
     yield _memory(settings)
@@ -145,31 +145,67 @@ def _languages(languages: Languages) -> Iterator[Check]:
         yield Check("languages", language.name, status, "not available", language.missing or "")
 
 
-async def _kernel(settings: Settings) -> Check:
+async def _kernel(settings: Settings) -> list[Check]:
     """Start a Python kernel as the service does, and run something in it."""
     how = "see what it says; kernelagent serve --log-level debug tells more"
     with tempfile.TemporaryDirectory(prefix="ka-doctor-") as folder:
         trial = settings.model_copy(update={"workspace": Path(folder), "pool_idle": 0})
-        started = time.monotonic()
         try:
             async with Engine(trial) as engine:
+                # The fork server is ready with the first session.
+                await engine.create_session(language="python")
+                started = time.monotonic()
                 session = await engine.create_session(language="python")
                 ready = time.monotonic() - started
                 request = RunRequest("1 + 1", 10.0, 10.0, 20.0, Budget(65536, 10))
                 result = await session.submit(request).finished
-                run = result.seconds
+                fork_servers, memory = engine.fork_server_facts, engine.memory_facts
         except (KernelagentError, OSError) as error:
             details = error.details if isinstance(error, ApiError) else {}
             said = "; ".join([str(error), *(str(value) for value in details.values())])
-            return Check("kernel", "python kernel", MISSING, said[:2000], how)
+            return [Check("kernel", "python kernel", MISSING, said[:2000], how)]
+    fine = result.outcome is Outcome.OK
+    return [
+        _check(
+            "kernel",
+            "python kernel",
+            fine,
+            f"started in {ready * 1000:.0f} ms, first run in {result.seconds * 1000:.0f} ms"
+            if fine
+            else f"started, but did not run: {result.message}",
+            how,
+        ),
+        _fork_server(settings, fork_servers.get("python")),
+        _check(
+            "kernel",
+            "memory groups",
+            memory["by"] == "cgroup",
+            "kernels are limited by cgroup"
+            if memory["by"] == "cgroup"
+            else "kernels are watched ten times a second",
+            f"let the service make memory groups: {memory['reason']}",
+            otherwise=ABSENT,
+        ),
+    ]
+
+
+def _fork_server(settings: Settings, facts: dict[str, Any] | None) -> Check:
+    if not settings.fork_server:
+        return Check("kernel", "fork server", ABSENT, "off", "KERNELAGENT_FORK_SERVER=true")
+    if facts is None:
+        how = "use the kernelspec that comes with kernelagent"
+        return Check("kernel", "fork server", ABSENT, "the kernelspec names none", how)
+    if facts["state"] != "ready":
+        how = "kernels start by themselves, in about a second; see what it says"
+        return Check("kernel", "fork server", ABSENT, facts["reason"][:1000], how)
     return _check(
         "kernel",
-        "python kernel",
-        result.outcome is Outcome.OK,
-        f"started in {ready:.2f} s, first run in {run * 1000:.0f} ms"
-        if result.outcome is Outcome.OK
-        else f"started, but did not run: {result.message}",
-        how,
+        "fork server",
+        facts["kernel"] == "lean" or not settings.lean_kernel,
+        f"forks {facts['kernel']} kernels",
+        "pip install 'ipykernel>=7.4,<7.5': only there the lean kernel, which is faster and can be "
+        "branched, was tested",
+        otherwise=ABSENT,
     )
 
 

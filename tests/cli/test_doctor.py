@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.cli.service import kernelagent
 
 if TYPE_CHECKING:
@@ -59,3 +61,32 @@ def test_what_is_missing_is_told_with_the_way_to_get_it(tmp_path: Path) -> None:
     assert last == "missing: python kernel, workspace, state directory's mode, socket paths"
     assert "chmod 700" in done.stdout
     assert "KERNELAGENT_RUNTIME_DIR" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "detail", "how"),
+    [
+        ({"KERNELAGENT_FORK_SERVER": "false"}, "off", "KERNELAGENT_FORK_SERVER=true"),
+        ({"KERNELAGENT_PRELOAD": "no_such_module"}, "no_such_module", "start by themselves"),
+        ({"KERNELAGENT_LEAN_KERNEL": "false"}, "forks stock kernels", ""),
+    ],
+)
+def test_the_fork_server_is_told_and_what_to_do_about_it(
+    tmp_path: Path, environment: dict[str, str], detail: str, how: str
+) -> None:
+    done = kernelagent(
+        "doctor",
+        "--json",
+        cwd=tmp_path,
+        KERNELAGENT_WORKSPACE=str(tmp_path / "workspace"),
+        KERNELAGENT_STATE_DIR=str(tmp_path / "state"),
+        KERNELAGENT_PORT="0",
+        **environment,
+    )
+
+    checks = by_name(json.loads(done.stdout))
+    assert done.returncode == 0
+    assert checks["python kernel"]["status"] == "ok"
+    assert checks["fork server"]["status"] == ("absent" if how else "ok")
+    assert detail in checks["fork server"]["detail"]
+    assert how in checks["fork server"]["how"]
