@@ -67,13 +67,17 @@ class KernelMemory:
         """Wait until `pid` and its descendants use more than the limit.
 
         Resident memory is cheap to read but counts shared pages twice; only when it is over the
-        limit is the exact number taken.
+        limit is the exact number taken. Where there is a group, it must be so twice in a row: the
+        group may be about to end a child, after which the kernel can go on.
         """
+        wanted, seen = 1 if self.group is None else 2, 0
         while True:
-            if await asyncio.to_thread(resident_memory, pid) > self.limit:
+            used = await asyncio.to_thread(resident_memory, pid)
+            if used > self.limit:
                 used = await asyncio.to_thread(tree_memory, pid)
-                if used > self.limit:
-                    return MemoryUse(used, self.limit)
+            seen = seen + 1 if used > self.limit else 0
+            if seen == wanted:
+                return MemoryUse(used, self.limit)
             await asyncio.sleep(_INTERVAL)
 
     def group_excess(self) -> MemoryUse | None:

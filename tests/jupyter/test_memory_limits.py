@@ -1,0 +1,137 @@
+"""What a kernel may use of memory, on real kernels: by memory groups, and by watching."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kernelagent.jupyter import launcher
+from kernelagent.jupyter.engine import Engine
+from kernelagent.jupyter.execution import Result
+from kernelagent.jupyter.run import Outcome
+from kernelagent.settings import Settings
+from tests.jupyter.conftest import run, until
+
+LIMIT = 300 * 2**20
+# Takes the memory at once: faster than anybody can watch.
+BOMB = "bomb = b'x' * (1 << 30)"
+
+
+@pytest.fixture
+def limited(settings: Settings) -> Settings:
+    return settings.model_copy(update={"kernel_memory": LIMIT, "pool_idle": 0})
+
+
+@pytest.fixture
+def watched(limited: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings for an engine that cannot make memory groups."""
+    monkeypatch.setattr(launcher.MemoryGroups, "open", lambda _: "the test says so")
+    return limited
+
+
+def need_groups(engine: Engine) -> None:
+    """The real thing, where the system lets us."""
+    facts = engine.memory_facts
+    if facts["by"] != "cgroup":
+        pytest.skip(f"memory groups cannot be made here: {facts['reason']}")
+
+
+def numbers(result: Result) -> tuple[int, int]:
+    """MiB that were used and that are allowed, as the message tells them."""
+    found = re.search(r"used (\d+) MiB of memory, (\d+) MiB are allowed", result.message)
+    assert found, result.message
+    return int(found[1]), int(found[2])
+
+
+async def test_a_group_ends_a_bomb_with_its_numbers(limited: Settings) -> None:
+    async with Engine(limited) as engine:
+        need_groups(engine)
+        session = engine.session("default")
+        result = await run(session, BOMB)
+        assert (result.outcome, result.exit_code) == (Outcome.OUT_OF_MEMORY, 137)
+        assert result.state_lost
+        used, allowed = numbers(result)
+        assert (used, allowed) == (300, 300)
+        assert (await run(session, "1")).outcome is Outcome.OK
+
+
+async def test_a_child_that_the_group_ends_is_told_and_the_state_kept(limited: Settings) -> None:
+    async with Engine(limited) as engine:
+        need_groups(engine)
+        session = engine.session("default")
+        code = (
+            "import subprocess, sys\nkept = 1\n"
+            f"print(subprocess.run([sys.executable, '-c', {BOMB!r}]).returncode)"
+        )
+        result = await run(session, code)
+        assert result.outcome is Outcome.OUT_OF_MEMORY
+        assert not result.state_lost
+        assert "a process that the run had started was killed" in result.message
+        assert result.outputs[0]["text"] == "-9\n"
+        assert (await run(session, "kept")).outcome is Outcome.OK
+
+
+async def test_a_branch_has_a_limit_of_its_own(limited: Settings) -> None:
+    async with Engine(limited) as engine:
+        need_groups(engine)
+        session = engine.session("default")
+        await run(session, "kept = b'x' * (200 << 20)")
+        branch = await engine.branch_session(session, wait=10)
+        # What it shares is not counted twice.
+        fits = await run(branch, "more = b'x' * (120 << 20); len(kept)")
+        assert fits.outcome is Outcome.OK
+        bomb = await run(branch, BOMB)
+        assert bomb.outcome is Outcome.OUT_OF_MEMORY
+        assert (await run(session, "len(kept)")).outcome is Outcome.OK
+
+
+async def test_groups_go_with_their_kernels_and_the_engine(limited: Settings) -> None:
+    async with Engine(limited) as engine:
+        need_groups(engine)
+        session = await engine.create_session()
+        assert session.kernel is not None
+        group = session.kernel.memory.group
+        assert group is not None
+        assert group.join_file is not None
+        folder = group.join_file.parent
+        assert str(session.kernel.pid) in (folder / "tasks").read_text().split()
+        checkpoint = await engine.make_checkpoint(session, wait=10)
+        parked = checkpoint.parked.process.pid
+        await until(lambda: str(parked) not in (folder / "tasks").read_text().split())
+        await engine.close_session(session.id)
+        assert not folder.exists()
+        assert folder.parent.exists()
+    assert not folder.parent.exists()
+
+
+async def test_without_groups_the_memory_is_watched(watched: Settings) -> None:
+    async with Engine(watched) as engine:
+        assert engine.memory_facts["reason"] == "the test says so"
+        grow = "kept = []\nwhile True:\n    kept.append(bytearray(1 << 20))"
+        result = await run(engine.session("default"), grow)
+        assert result.outcome is Outcome.OUT_OF_MEMORY
+        used, allowed = numbers(result)
+        assert used > allowed == 300
+
+
+async def test_a_group_that_cannot_be_made_does_not_keep_a_kernel_from_starting(
+    limited: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no more groups")
+
+    monkeypatch.setattr(launcher.MemoryGroups, "create", refuse)
+    async with Engine(limited) as engine:
+        assert (await run(engine.session("default"), "1")).outcome is Outcome.OK
+
+
+async def test_a_plain_kernel_is_in_a_group_too(limited: Settings) -> None:
+    async with Engine(limited.model_copy(update={"fork_server": False})) as engine:
+        need_groups(engine)
+        session = await engine.create_session()
+        assert session.kernel is not None
+        groups = Path(f"/proc/{session.kernel.pid}/cgroup").read_text()
+        assert session.kernel.id in groups
+        assert (await run(session, BOMB)).outcome is Outcome.OUT_OF_MEMORY
