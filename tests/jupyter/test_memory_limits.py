@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent.jupyter import launcher
+from kernelagent.jupyter.cgroup import MemoryGroups
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.execution import Result
 from kernelagent.jupyter.run import Outcome
@@ -27,7 +27,7 @@ def limited(settings: Settings) -> Settings:
 @pytest.fixture
 def watched(limited: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings for an engine that cannot make memory groups."""
-    monkeypatch.setattr(launcher.MemoryGroups, "open", lambda _: "the test says so")
+    monkeypatch.setattr(MemoryGroups, "open", lambda _: "the test says so")
     return limited
 
 
@@ -122,7 +122,7 @@ async def test_a_group_that_cannot_be_made_does_not_keep_a_kernel_from_starting(
     def refuse(*_: object) -> None:
         raise OSError("no more groups")
 
-    monkeypatch.setattr(launcher.MemoryGroups, "create", refuse)
+    monkeypatch.setattr(MemoryGroups, "create", refuse)
     async with Engine(limited) as engine:
         assert (await run(engine.session("default"), "1")).outcome is Outcome.OK
 
