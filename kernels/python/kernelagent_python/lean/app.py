@@ -61,7 +61,7 @@ class LeanApplication(IPKernelApp):  # type: ignore[misc,unused-ignore] # untype
         for name in ("shell", "iopub", "stdin", "control", "hb"):
             setattr(self, f"{name}_port", 0)
         self.load_connection_info(dict(info))
-        channels = self.channels = Channels(self, listeners)
+        channels = self.channels = Channels(self, listeners, self._send_late)
         sockets, kernel = channels.sockets, self.kernel
         asyncio.set_event_loop(channels.loop)
         kernel.control_stream = DirectStream(sockets["control"])
@@ -112,6 +112,12 @@ class LeanApplication(IPKernelApp):  # type: ignore[misc,unused-ignore] # untype
         if self.channels is not None:
             self.channels.close()
 
+    def _send_late(self) -> None:
+        """Send what was put off for a moment, and no message has followed since."""
+        for stream in self.streams:
+            stream.flush()
+        self.publisher.flush()
+
     def _redirect(self) -> None:
         self.streams = make_streams(self.session, self.publisher)
         for handler in self.log.handlers:
@@ -133,7 +139,7 @@ class LeanApplication(IPKernelApp):  # type: ignore[misc,unused-ignore] # untype
             user_ns=self.user_ns,
         )
         kernel.interrupts = self.interrupts
-        kernel.shell.displayhook.pub_socket = ResultSocket(self.publisher, kernel.shell)
+        kernel.shell.displayhook.pub_socket = ResultSocket(self.publisher)
         self.kernel = kernel
         self.displayhook.get_execution_count = lambda: kernel.execution_count
 

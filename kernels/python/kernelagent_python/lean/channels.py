@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import zmq
@@ -30,14 +30,16 @@ _buried: list[object] = []
 class Channels:
     """Opened as a whole, closed as a whole, or left behind as a whole in a forked child."""
 
-    def __init__(self, app: Any, listeners: Mapping[str, int]) -> None:
+    def __init__(
+        self, app: Any, listeners: Mapping[str, int], on_timer: Callable[[], object]
+    ) -> None:
         """Bind every socket of `app`'s connection information; raises zmq.ZMQError.
 
         `listeners` are listening descriptors that others made, by channel: they are taken over.
         """
         before = _descriptors()
         self.loop = asyncio.new_event_loop()
-        self.thread = IoThread()
+        self.thread = IoThread(on_timer)
         self.context: zmq.Context[Any] = zmq.Context()
         self.sockets: dict[str, Any] = {}
         for channel, kind in _KINDS.items():

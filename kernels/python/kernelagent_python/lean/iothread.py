@@ -33,13 +33,14 @@ class _Interval(ctypes.Structure):
 
 
 class IoThread(threading.Thread):
-    """Calls back when a descriptor can be read, and once when a delay is over.
+    """Calls back when a descriptor can be read, and `on_timer` when a delay is over.
 
     A plain poll: unlike an event loop it owns nothing that a forked child would share.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_timer: Callable[[], object]) -> None:
         super().__init__(name=NAME, daemon=True)
+        self._callback_of_timer = on_timer
         self._poll = select.poll()
         self._callbacks: dict[int, Callable[[], object]] = {}
         self._stopping = False
@@ -48,7 +49,6 @@ class IoThread(threading.Thread):
         if self._timer < 0:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error))
-        self._due: Callable[[], object] | None = None
         self.watch(self._wake, self._on_wake)
         self.watch(self._timer, self._on_timer)
         # Debuggers leave it alone.
@@ -70,9 +70,8 @@ class IoThread(threading.Thread):
         self._poll.unregister(descriptor)
         del self._callbacks[descriptor]
 
-    def call_after(self, seconds: float, callback: Callable[[], object]) -> None:
-        """Call once, `seconds` from now; replaces an earlier delay. Does not wake the thread."""
-        self._due = callback
+    def set_timer(self, seconds: float) -> None:
+        """Have `on_timer` called once; replaces an earlier delay. Does not wake the thread."""
         whole = int(seconds)
         value = _Timespec(whole, int((seconds - whole) * 1e9))
         _libc.timerfd_settime(self._timer, 0, ctypes.byref(_Interval(_Timespec(0, 0), value)), None)
@@ -106,6 +105,4 @@ class IoThread(threading.Thread):
     def _on_timer(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._timer, 8)
-        callback, self._due = self._due, None
-        if callback is not None:
-            callback()
+        self._callback_of_timer()

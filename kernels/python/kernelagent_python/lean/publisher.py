@@ -16,10 +16,9 @@ from ipykernel.iostream import BackgroundSocket, IOPubThread
 from kernelagent_python.lean.interrupts import Interrupts
 from kernelagent_python.lean.iothread import IoThread
 from kernelagent_python.lean.sockets import received, send
+from kernelagent_python.streams import FLUSH_INTERVAL
 
 _RELAY_LENGTHS = 64 * 1024
-# The settings of IPython by which only the last line's value is shown.
-_AT_THE_END = frozenset({"last_expr", "last_expr_or_assign", "last"})
 
 
 class Publisher(IOPubThread):  # type: ignore[misc,unused-ignore] # untyped base
@@ -79,9 +78,14 @@ class Publisher(IOPubThread):  # type: ignore[misc,unused-ignore] # untyped base
             if not self._gathering:
                 self.flush()
 
-    def put_off(self, msg: list[Any]) -> None:
-        """Send with the next message, which must follow at once."""
+    def add(self, msg: list[Any]) -> None:
+        """Send with the `flush` that follows."""
         self._queue.append(msg)
+
+    def put_off(self, msg: list[Any]) -> None:
+        """Send with the next message, in 50 ms if none follows."""
+        self._queue.append(msg)
+        self.thread.set_timer(FLUSH_INTERVAL)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -191,18 +195,14 @@ class Publisher(IOPubThread):  # type: ignore[misc,unused-ignore] # untyped base
 
 
 class ResultSocket:
-    """Where the display hook sends a cell's value: with the messages that end the cell.
+    """Where the display hook sends a cell's value: with the messages that end the cell."""
 
-    Only a value of the last line is put off; what code between might take long is sent at once.
-    """
-
-    def __init__(self, publisher: Publisher, shell: Any) -> None:
+    def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
-        self._shell = shell
 
     def send_multipart(self, msg: list[Any], *_: Any, **__: Any) -> None:
         publisher = self._publisher
-        if publisher.forked or self._shell.ast_node_interactivity not in _AT_THE_END:
+        if publisher.forked:
             publisher.send_multipart(msg)
         elif publisher.socket is not None:
             publisher.put_off(msg)

@@ -18,10 +18,12 @@ from kernelagent_python.streams import DRAIN_LIMIT, FLUSH_INTERVAL, LARGEST_MESS
 
 Header = dict[str, Any]
 
+_PROMPT_LINES = 8
+
 
 class LeanStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
-    """An OutStream that sends by itself: the first line after a pause at once, whatever follows
-    within 50 ms or 256 KiB together.
+    """An OutStream that sends by itself: the first lines after a pause at once, so that they are
+    seen and survive a crash right behind them; whatever follows within 50 ms or 256 KiB together.
 
     Detached, as before the kernel is wired up and in a child that user code forks, it writes to
     the descriptor; that of a child leads to the parent's kernel. What C code and child processes
@@ -93,8 +95,8 @@ class LeanStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
         """Nothing is closed: the kernel prints to the end."""
 
     def set_parent(self, parent: Header) -> None:
-        # A new cell: its first line is not held back because the last cell has just printed.
-        self._flushed_at = 0.0
+        # A new cell: its first lines are not held back because the last cell has just printed.
+        self._since = 0.0
         super().set_parent(parent)
 
     def fileno(self) -> int:
@@ -113,13 +115,11 @@ class LeanStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
             self._pieces.append(string)
             self._size += len(string)
         # Only whole lines: print() writes its line end apart, and both belong in one message.
-        if self._size >= LARGEST_MESSAGE or (
-            string[-1:] == "\n" and time.monotonic() - self._flushed_at > FLUSH_INTERVAL
-        ):
+        if self._size >= LARGEST_MESSAGE or (string[-1:] == "\n" and self._is_prompt()):
             self.flush()
         elif not self._timed:
             self._timed = True
-            self.pub_thread.thread.call_after(FLUSH_INTERVAL, flush_late)
+            self.pub_thread.thread.set_timer(FLUSH_INTERVAL)
         return len(string)
 
     def writelines(self, sequence: Any) -> None:
@@ -128,6 +128,7 @@ class LeanStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
 
     def flush(self) -> None:
         """Send what is buffered."""
+        self._timed = False
         if not self._size:
             return
         if not self._attached:
@@ -137,7 +138,6 @@ class LeanStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
             self._close_piece()
             waiting, self._waiting = self._waiting, []
             self._size = 0
-            self._flushed_at = time.monotonic()
             # In the lock: two flushing threads must not change places.
             for parent, text in waiting:
                 for start in range(0, len(text), LARGEST_MESSAGE):
@@ -148,6 +148,15 @@ class LeanStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
         """Take in what was written to the descriptor until now."""
         if self._fid is not None and self._attached:
             self._take_in(DRAIN_LIMIT)
+
+    def _is_prompt(self) -> bool:
+        """Whether a line is one of the few that are sent at once in each interval."""
+        now = time.monotonic()
+        if now - self._since > FLUSH_INTERVAL:
+            self._since = now
+            self._prompt = 0
+        self._prompt += 1
+        return self._prompt <= _PROMPT_LINES
 
     def _send(self, parent: Header, text: str) -> None:
         message: Any = self.session.msg("stream", {"name": self.name, "text": text}, parent=parent)
@@ -197,7 +206,8 @@ class LeanStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
         self._pieces = []
         self._waiting = []
         self._size = 0
-        self._flushed_at = 0.0
+        self._since = 0.0
+        self._prompt = 0
         self._timed = False
 
 
@@ -211,7 +221,7 @@ class _Later:
         if self._publisher.forked:
             self._publisher.send_multipart(msg)
         else:
-            self._publisher.put_off(msg)
+            self._publisher.add(msg)
 
 
 _streams: list[LeanStream] = []
@@ -226,13 +236,6 @@ def make_streams(session: Any, publisher: Publisher) -> tuple[LeanStream, LeanSt
     _streams[:] = pair
     os.register_at_fork(after_in_child=_leave_all_to_parent)
     return pair
-
-
-def flush_late() -> None:
-    """Send what the timer was set for; called by the kernel's thread."""
-    for stream in _streams:
-        stream._timed = False
-        stream.flush()
 
 
 def drain_all() -> None:
