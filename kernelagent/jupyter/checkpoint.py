@@ -51,7 +51,8 @@ class Checkpoints:
         self._memory = memory
         self._on_loss = on_loss
         self._kept: dict[str, Checkpoint] = {}
-        self._making = 0
+        # What is left of those whose processes have ended.
+        self._ending: set[asyncio.Task[None]] = set()
 
     def of(self, session_id: str) -> list[Checkpoint]:
         """Those of one session, oldest first."""
@@ -80,24 +81,23 @@ class Checkpoints:
         execution_count: int | None,
         park: Callable[[], Awaitable[Parked]],
     ) -> Checkpoint:
-        """Keep the state of the process that `park` gives; raises CheckpointLimit."""
-        if len(self.of(session_id)) + self._making >= self._limit:
+        """Keep the state of the process that `park` gives; raises CheckpointLimit.
+
+        One at a time for each session.
+        """
+        if len(self.of(session_id)) >= self._limit:
             raise CheckpointLimit(
                 f"a session may have {self._limit} checkpoints; delete one first",
                 details={"limit": self._limit},
             )
-        self._making += 1
-        try:
-            used = await self._measure()
-            if used >= self._memory:
-                raise CheckpointLimit(
-                    f"the checkpoints take {used >> 20} MiB of the {self._memory >> 20} MiB that "
-                    "they may; delete one first",
-                    details={"used": used, "limit": self._memory},
-                )
-            parked = await park()
-        finally:
-            self._making -= 1
+        used = await self._measure()
+        if used >= self._memory:
+            raise CheckpointLimit(
+                f"the checkpoints take {used >> 20} MiB of the {self._memory >> 20} MiB that they "
+                "may; delete one first",
+                details={"used": used, "limit": self._memory},
+            )
+        parked = await park()
         checkpoint = Checkpoint(
             uuid.uuid4().hex[:12], session_id, name, execution_count, datetime.now(UTC), parked
         )
@@ -117,7 +117,7 @@ class Checkpoints:
         doomed = self.of(session_id) if session_id is not None else list(self._kept.values())
         for checkpoint in doomed:
             self._kept.pop(checkpoint.id, None)
-        await asyncio.gather(*(checkpoint.parked.close() for checkpoint in doomed))
+        await asyncio.gather(*(checkpoint.parked.close() for checkpoint in doomed), *self._ending)
 
     async def keep_within_memory(self) -> None:
         """Give up the oldest until the rest takes no more than it may."""
@@ -138,6 +138,9 @@ class Checkpoints:
         if self._kept.pop(checkpoint.id, None) is not None:
             status = checkpoint.parked.process.exited.result().describe()
             self._lose(checkpoint, f"its process ended with {status}")
+            ending = asyncio.create_task(checkpoint.parked.close())
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
 
     def _lose(self, checkpoint: Checkpoint, reason: str) -> None:
         log.warning("checkpoint %s was lost: %s", checkpoint.id, reason)

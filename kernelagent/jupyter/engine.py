@@ -28,6 +28,7 @@ from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.launcher import Launcher
 from kernelagent.jupyter.lease import SessionFacts
 from kernelagent.jupyter.pool import Pool
+from kernelagent.jupyter.provisioner import ForkProvisioner
 from kernelagent.jupyter.session import Session, SessionPolicy
 from kernelagent.process import raise_descriptor_limit
 from kernelagent.settings import Settings
@@ -221,13 +222,21 @@ class Engine:
             name=name,
             is_default=False,
             parent=session.id,
-            idle_timeout=session.facts.idle_timeout or self.settings.session_idle_timeout,
+            # A default session stays, which is no wish of anybody's for its branches.
+            idle_timeout=(
+                self.settings.session_idle_timeout
+                if session.facts.is_default
+                else session.facts.idle_timeout
+            ),
         )
         branch = self._add(facts)
         try:
             async with session.turn(wait) as kernel:
                 source = _source(kernel)
-                await branch.adopt(lambda: self._launcher.copy(facts.language, source, force=force))
+                await branch.begin(
+                    lambda: self._launcher.copy(facts.language, source, force=force),
+                    session.execution_count,
+                )
         except BaseException:
             await self._remove(branch)
             raise
@@ -253,7 +262,9 @@ class Engine:
         """
         checkpoint = self.checkpoints.find(session.id, checkpoint_id)
         source = checkpoint.parked.source
-        await session.adopt(lambda: self._launcher.copy(session.facts.language, source))
+        await session.restore(
+            lambda: self._launcher.copy(session.facts.language, source), checkpoint.execution_count
+        )
 
     async def close_session(self, session_id: str) -> None:
         """End a session; raises SessionNotFound."""
@@ -353,14 +364,21 @@ class Engine:
 
 def _source(kernel: Kernel) -> ForkSource:
     """What a copy of `kernel` is made from; raises BranchRefused."""
-    if kernel.source is None:
+    if kernel.source is not None:
+        return kernel.source
+    if not kernel.language.can_fork:
         raise BranchRefused(
-            "only Python kernels that the fork server has made can be copied, and this one was "
-            "started by itself; /health tells why there is no fork server"
-            if kernel.language.can_fork
-            else f"only Python kernels can be copied, not those of {kernel.language.name}"
+            f"only Python kernels can be copied, not those of {kernel.language.name}"
         )
-    return kernel.source
+    if isinstance(kernel.provisioner, ForkProvisioner):
+        raise BranchRefused(
+            "only lean kernels can be copied, and this one runs on stock classes, because of "
+            "KERNELAGENT_LEAN_KERNEL or the version of ipykernel; `kernelagent doctor` tells"
+        )
+    raise BranchRefused(
+        "only kernels that the fork server has made can be copied, and this one was started by "
+        "itself, because of KERNELAGENT_FORK_SERVER or what `fork_servers` in /health tells"
+    )
 
 
 def _directory_path(workdir: str, workspace: Path) -> Path:

@@ -105,8 +105,13 @@ class ForkChannel:
         try:
             async with asyncio.timeout(timeout):
                 return await answer
-        except TimeoutError:
-            raise ChannelLost(f"no process was made within {timeout:g} s") from None
+        except BaseException as error:
+            # The answer may have come in the very moment in which its asker went.
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                _end(answer.result()[1])
+            if isinstance(error, TimeoutError):
+                raise ChannelLost(f"no process was made within {timeout:g} s") from None
+            raise
 
     def _on_readable(self) -> None:
         while not self.closed:
@@ -133,9 +138,7 @@ class ForkChannel:
             if not answer.done():
                 answer.set_exception(ForkRefused(message["code"], message["reason"]))
         elif answer.done():
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(descriptors[0], signal.SIGKILL)
-            os.close(descriptors[0])
+            _end(descriptors[0])
         else:
             answer.set_result((message["pid"], descriptors[0]))
 
@@ -156,11 +159,20 @@ class ForkedProcess(RunningProcess):
         *,
         lifeline: int,
         source: ForkSource,
+        begun: asyncio.Future[None],
     ) -> None:
         super().__init__(pid, pidfd, stderr_fd, marker)
         self.source = source
+        # Done when a parked process no longer depends on the one that it is a copy of.
+        self.begun = begun
         self._lifeline = lifeline
         source.statuses.expect(pid)
+
+    def send_signal(self, number: int, *, group: bool = False) -> None:
+        super().send_signal(number, group=group)
+        if group and number == signal.SIGKILL:
+            # In its first moments it does not lead a group yet.
+            super().send_signal(number)
 
     def collect(self) -> None:
         status = self.source.statuses.take(self.pid, self.settle)
@@ -178,10 +190,12 @@ class ForkedProcess(RunningProcess):
 class Statuses:
     """How the processes of one fork server ended, until somebody asks.
 
-    What ends without being expected, as the daemons that user code has started, is not kept.
+    What ends without being expected is kept for a second: a kernel of which it was not heard yet,
+    or a daemon that user code has started.
     """
 
     def __init__(self) -> None:
+        self._given_up = False
         self._expected: set[int] = set()
         self._known: dict[int, ExitStatus] = {}
         self._askers: dict[int, Callable[[ExitStatus], None]] = {}
@@ -193,14 +207,15 @@ class Statuses:
 
     def put(self, pid: int, status: int) -> None:
         """A process was reaped, with `status` as of waitpid."""
-        if pid not in self._expected:
-            return
         asker = self._askers.pop(pid, None)
-        if asker is None:
-            self._known[pid] = ExitStatus.unpack(status)
-        else:
+        if asker is not None:
             self._forget(pid)
             asker(ExitStatus.unpack(status))
+            return
+        self._known[pid] = ExitStatus.unpack(status)
+        if pid not in self._expected:
+            loop = asyncio.get_running_loop()
+            self._timers[pid] = loop.call_later(_STATUS_GRACE, self._drop, pid)
 
     def take(self, pid: int, asker: Callable[[ExitStatus], None]) -> ExitStatus | None:
         """How `pid` ended; if it is not known yet, `asker` is told within a second."""
@@ -208,6 +223,9 @@ class Statuses:
         if status is not None:
             self._forget(pid)
             return status
+        if self._given_up:
+            self._forget(pid)
+            return _bury(pid)
         self._askers[pid] = asker
         loop = asyncio.get_running_loop()
         self._timers[pid] = loop.call_later(_STATUS_GRACE, self._give_up, pid)
@@ -215,13 +233,19 @@ class Statuses:
 
     def give_up(self) -> None:
         """The fork server is gone: nothing more will be known."""
+        self._given_up = True
         for pid in list(self._askers):
             self._give_up(pid)
 
     def _give_up(self, pid: int) -> None:
         asker = self._askers.pop(pid)
         self._forget(pid)
-        asker(_own_child(pid))
+        asker(_bury(pid))
+
+    def _drop(self, pid: int) -> None:
+        if pid not in self._expected:
+            self._known.pop(pid, None)
+            self._timers.pop(pid, None)
 
     def _forget(self, pid: int) -> None:
         self._expected.discard(pid)
@@ -246,7 +270,8 @@ class ForkSource:
         `listeners` are handed over to it and stay the caller's to close.
         """
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-            channel, far_end = ForkChannel.pair()
+            begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            channel, far_end = ForkChannel.pair(on_message=lambda _: begun.set_result(None))
             ours.callback(channel.close)
             theirs.callback(os.close, far_end)
             far_lifeline, lifeline = os.pipe2(os.O_CLOEXEC)
@@ -269,10 +294,21 @@ class ForkSource:
                 content["marker"],
                 lifeline=lifeline,
                 source=ForkSource(channel, self.statuses, self.adopt),
+                begun=begun,
             )
 
 
-def _own_child(pid: int) -> ExitStatus:
+def _end(pidfd: int) -> None:
+    """End a process that nobody wants any more."""
+    with contextlib.suppress(OSError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
+
+
+def _bury(pid: int) -> ExitStatus:
+    """What the fork server would have done: end the group of a process that has ended."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
     # Where we are the first process of a container, orphans come to us.
     try:
         reaped, status = os.waitpid(pid, os.WNOHANG)

@@ -193,6 +193,7 @@ class ForkServer:
             self.state, self.reason = State.READY, ""
             self._decided.set()
             status = await asyncio.shield(generation.process.exited)
+            self.state = State.STARTING
             self.reason = self.reason or f"it ended with {status.describe()}"
             log.warning("a fork server was lost: %s", self.reason)
         finally:

@@ -118,9 +118,13 @@ class Launcher:
         marker = uuid.uuid4().hex[:16]
         memory = await self._make_memory(marker)
         content = {"op": "park", "marker": marker, "force": force, **memory.joining}
+        process = None
         try:
             process = await source.fork(content, {}, timeout=_COPY_TIMEOUT)
+            await _until_begun(process)
         except BaseException as error:
+            if process is not None:
+                await process.kill()
             await memory.close()
             if isinstance(error, ForkRefused):
                 raise _refused(error) from None
@@ -172,6 +176,14 @@ class Launcher:
         )
         server = self._fork_servers[language.name] = ForkServer(spec)
         server.open()
+
+
+async def _until_begun(process: ForkedProcess) -> None:
+    """Wait until a parked process stands by itself; raises ChannelLost."""
+    either: list[asyncio.Future[Any]] = [process.begun, process.exited]
+    await asyncio.wait(either, timeout=_COPY_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+    if not process.begun.done():
+        raise ChannelLost("the copy has ended or does not answer")
 
 
 class Parked:

@@ -48,6 +48,10 @@ class Lease:
         self._closed = False
         self._notes: list[str] = []
         self._late = self._new_collector()
+        # A branch begins with a copy of its parent's kernel: until then it gets no other one.
+        self._begun = asyncio.Event()
+        if not facts.parent:
+            self._begun.set()
         self.kernel: Kernel | None = None
         self.generation = 0
 
@@ -58,6 +62,7 @@ class Lease:
         """
         if self.kernel is not None and self.kernel.alive:
             return self.kernel
+        await self._begun.wait()
         async with self._lock:
             if self._closed:
                 raise SessionClosed(f"session {self._facts.id} was closed")
@@ -80,6 +85,7 @@ class Lease:
                 raise SessionClosed(f"session {self._facts.id} was closed")
             old = self.kernel
             self._hold(kernel)
+            self._begun.set()
             if old is not None:
                 old.on_late = None
                 # Its state is given up: nothing is to be heard of it any more.
@@ -94,6 +100,7 @@ class Lease:
     async def close(self) -> None:
         """End the kernel for good."""
         self._closed = True
+        self._begun.set()
         async with self._lock:
             await self._release()
 

@@ -79,6 +79,8 @@ class Session:
         self._turn: Turn | None = None
         self._questions = 0
         self._closed = False
+        # Of the kernel of that generation.
+        self._counted: tuple[int, int | None] = (0, None)
         self.runs = 0
         self.created_at = datetime.now(UTC)
         self.last_activity = self.created_at
@@ -110,8 +112,9 @@ class Session:
 
     @property
     def execution_count(self) -> int | None:
-        """That of the last run."""
-        return self.transcript[-1].execution_count if self.transcript else None
+        """That of the last run which its kernel, or the one it was copied from, has had."""
+        generation, count = self._counted
+        return count if generation == self.generation else None
 
     @property
     def queued(self) -> int:
@@ -120,8 +123,9 @@ class Session:
 
     @property
     def idle_seconds(self) -> float:
-        """How long nothing has run; 0 while something does."""
-        if self._current is not None or self._turn is not None or self._queue or self._questions:
+        """How long nothing has run; 0 while something does, and before it has its first kernel."""
+        busy = self._current is not None or self._turn is not None
+        if busy or self._queue or self._questions or not self.generation:
             return 0.0
         return time.monotonic() - self._active_at
 
@@ -162,21 +166,27 @@ class Session:
                 self._queue.remove(turn)
             turn.end()
 
-    async def adopt(self, make: Callable[[], Awaitable[Kernel]]) -> None:
+    async def begin(self, make: Callable[[], Awaitable[Kernel]], count: int | None) -> None:
+        """Have the kernel that `make` gives, as a branch; what was submitted already runs on it.
+
+        `count` is the execution count that the kernel brings along.
+        """
+        kernel = await self._pool.adopt(make)
+        await self._take(kernel, count)
+
+    async def restore(self, make: Callable[[], Awaitable[Kernel]], count: int | None) -> None:
         """Have the kernel that `make` gives; if that fails, everything stays as it was.
 
-        What runs or waits on the one it had is cancelled.
+        What runs or waits on the one it had is cancelled. `count` as for `begin`.
         """
         kernel = await self._pool.adopt(make)
         try:
             await self._clear("the session was restored", self._lease.kernel)
-            await self._lease.replace(kernel)
         except BaseException:
-            if self._lease.kernel is not kernel:
-                await self._pool.release(kernel, polite=False)
+            await self._pool.release(kernel, polite=False)
             raise
+        await self._take(kernel, count)
         self._lease.take_notes()
-        self._touch()
 
     def note(self, text: str) -> None:
         """Have the next answer tell this."""
@@ -226,7 +236,7 @@ class Session:
             raise SessionBusy(f"{_QUESTIONS} questions wait in session {self.id} already")
         self._questions += 1
         try:
-            kernel = await self._lease.ready()
+            kernel = await self._kernel_to_ask(timeout)
             answer = asyncio.ensure_future(kernel.connection.ask(msg_type, content))
             either: list[asyncio.Future[Any]] = [answer, kernel.exited]
             try:
@@ -282,6 +292,27 @@ class Session:
                 item.fail(SessionClosed(reason))
             else:
                 self.cancel(item, Outcome.CANCELLED, reason)
+
+    async def _take(self, kernel: Kernel, count: int | None) -> None:
+        """Make a kernel of the pool's this session's own, or end it."""
+        try:
+            await self._lease.replace(kernel)
+        except BaseException:
+            if self._lease.kernel is not kernel:
+                await self._pool.release(kernel, polite=False)
+            raise
+        self._counted = (self.generation, count)
+        self._touch()
+
+    async def _kernel_to_ask(self, timeout: float) -> Kernel:
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._lease.ready()
+        except TimeoutError:
+            raise SessionBusy(
+                f"session {self.id} had no kernel within {timeout:g} s",
+                details={"state": self.state},
+            ) from None
 
     async def _clear(self, reason: str, kernel: Kernel | None) -> None:
         """Cancel what waits and end what runs on `kernel`, whose state goes in any case."""
@@ -452,6 +483,8 @@ class Session:
             result.seconds,
         )
         self.transcript.append(entry)
+        if result.execution_count is not None and not result.state_lost:
+            self._counted = (self.generation, result.execution_count)
         log.info(
             "run finished",
             extra={

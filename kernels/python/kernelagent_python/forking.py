@@ -6,6 +6,7 @@ The server asks over a SOCK_SEQPACKET socket, one JSON object per packet, descri
      "group", "descriptors": [names]}            names of the descriptors, in their order
     {"op": "forked", "pid"}                      the answer, with a process descriptor beside it
     {"op": "refused", "code", "reason"}          or this; nothing was made
+    {"op": "begun"}                              a parked process, once it stands by itself
 
 The descriptors are `channel` (the child's own such socket), `lifeline`, `stderr`, and the listening
 sockets `shell`, `iopub`, `stdin`, `control`, `hb` of a kernel.
@@ -18,6 +19,7 @@ import fcntl
 import json
 import os
 import random
+import select
 import signal
 import socket
 from collections.abc import Mapping
@@ -200,3 +202,8 @@ def _hang_on(lifeline: int) -> None:
     fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
     flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+    # The signal tells of changes only: the server may have gone before.
+    gone = select.poll()
+    gone.register(lifeline, select.POLLIN)
+    if gone.poll(0):
+        signal.raise_signal(signal.SIGKILL)

@@ -21,6 +21,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ from typing import Any
 from kernelagent_python.app import launch_stock, leave, prepare_lean, without_debugger
 from kernelagent_python.forking import Channel, Marker, Request, begin_life, fork_aside, fork_child
 from kernelagent_python.lean.support import unsupported
-from kernelagent_python.streams import real_exit
+from kernelagent_python.streams import flush_before_exit, real_exit
 from kernelagent_python.thread_limits import ThreadLimits
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PLOTS = "module://matplotlib_inline.backend_inline"
 # Imported by the first cells of nearly everybody, after the fork 5 to 8 ms each time.
 _USUAL = (
     "IPython.core.completerlib",
@@ -56,13 +58,18 @@ class Unusable(Exception):
 
 
 def serve(descriptor: int, preload: list[str], *, stock: bool) -> None:
-    """Build everything, then fork on request until the server goes; does not return."""
+    """Build everything, then fork on request until the server goes.
+
+    Returns where it cannot serve, and in a stock kernel that was shut down.
+    """
     channel = Channel(descriptor)
     try:
         marker, limits = Marker(), ThreadLimits()
         # What is alive now stays alive: neither looked at nor moved in any kernel.
         gc.disable()
         app = None if stock or unsupported() else prepare_lean([])
+        # matplotlib reads it once; the shell of a stock kernel sets it too late.
+        os.environ.setdefault("MPLBACKEND", _PLOTS)
         _import(preload)
         if app is not None:
             from kernelagent_python.warming import warm
@@ -71,8 +78,7 @@ def serve(descriptor: int, preload: list[str], *, stock: bool) -> None:
         else:
             with without_debugger():
                 importlib.import_module("kernelagent_python.stock")
-        _settle_native_threads()
-        _refuse_what_cannot_be_forked()
+        _refuse_what_cannot_be_forked("a preloaded module")
         gc.collect()
         gc.freeze()
         gc.enable()
@@ -89,8 +95,9 @@ def serve(descriptor: int, preload: list[str], *, stock: bool) -> None:
     first = _ForkServer(channel).serve()
     if app is None:
         begin_life(first, marker)
-        limits.restore(first.content["env"])
-        _start_stock(first)
+        _begin_fresh(first.content, marker, limits)
+        _run_stock(first)
+        return
     request: Request | None = first
     try:
         while request is not None:
@@ -177,17 +184,14 @@ def _live(app: Any, request: Request, marker: Marker, limits: ThreadLimits) -> R
     begin_life(request, marker)
     channel = Channel(request.descriptors["channel"])
     if request.op == "park":
-        return _park(channel)
+        return _park(channel, request)
     content = request.content
     if content.get("env") is not None:
-        os.environ.clear()
-        os.environ.update(content["env"])
-        marker.set(content["marker"])
+        _begin_fresh(content, marker, limits)
         app.shell.init_environment()
-        os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-        limits.restore(content["env"])
-    if content.get("cwd") is not None:
-        os.chdir(content["cwd"])
+        os.environ.setdefault("MPLBACKEND", _PLOTS)
+    # What was put in place before the fork takes this process for a child of user code.
+    flush_before_exit()
     app.connection_file = content["connection_file"]
     app.session.pid = os.getpid()
     app.session.session = os.urandom(16).hex()
@@ -237,14 +241,17 @@ def _serve_kernel(app: Any, channel: Channel, own: Request) -> Request | None:
     return None
 
 
-def _park(channel: Channel) -> Request | None:
+def _park(channel: Channel, own: Request) -> Request | None:
     """Keep still, as a checkpoint, until processes are asked for."""
+    # Until now it was in the group of the process that it is a copy of, and would end with that.
+    channel.send({"op": "begun"})
     while True:
         request = channel.receive()
         if request is None:
             os._exit(0)
         if fork_aside(channel):
             channel.close()
+            os.close(own.descriptors["lifeline"])
             return request
         request.close()
 
@@ -254,16 +261,23 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _start_stock(request: Request) -> None:
-    content = request.content
-    os.environ.clear()
-    os.environ.update(content["env"])
-    os.environ["KERNELAGENT_PROCESS"] = content["marker"]
-    os.chdir(content["cwd"])
+def _run_stock(request: Request) -> None:
+    """The life of a kernel of stock classes, which ends as the interpreter does."""
     listeners = request.listeners
     # The heartbeat's thread binds by itself.
     os.close(listeners.pop("hb"))
-    launch_stock(["-f", content["connection_file"]], listeners)
+    launch_stock(["-f", request.content["connection_file"]], listeners)
+
+
+def _begin_fresh(content: dict[str, Any], marker: Marker, limits: ThreadLimits) -> None:
+    """Have what a kernel that was started by itself would have, and nothing of ours."""
+    os.environ.clear()
+    os.environ.update(content["env"])
+    os.environ.pop("KERNELAGENT_STOCK_KERNEL", None)
+    marker.set(content["marker"])
+    os.chdir(content["cwd"])
+    sys.argv[1:] = ["-f", content["connection_file"]]
+    limits.restore(content["env"])
 
 
 def _import(preload: list[str]) -> None:
@@ -275,6 +289,35 @@ def _import(preload: list[str]) -> None:
             importlib.import_module(name)
         except Exception as error:
             raise Unusable(f"the preload of {name} failed: {_sentence(error)}") from error
+        _refuse_what_cannot_be_forked(f"the preload of {name}")
+
+
+def _refuse_what_cannot_be_forked(culprit: str) -> None:
+    names = _other_threads()
+    if names:
+        _settle_native_threads()
+        names = _other_threads()
+    if names:
+        count = f"{len(names)} thread{'s' if len(names) > 1 else ''}"
+        raise Unusable(
+            f"{culprit} has started {count} ({', '.join(names[:5])}), which a fork would not copy"
+        )
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if "eventpoll" in str(entry.readlink()):
+                raise Unusable(f"{culprit} has made an event loop, which all kernels would share")
+
+
+def _other_threads() -> list[str]:
+    """The names of all threads but this one: Python's own where they have one."""
+    known = {str(thread.native_id): thread.name for thread in threading.enumerate()}
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        # It may end while we look.
+        with contextlib.suppress(OSError):
+            if task.name != str(os.getpid()):
+                names.append(known.get(task.name) or (task / "comm").read_text().strip())
+    return sorted(names)
 
 
 def _settle_native_threads() -> None:
@@ -284,24 +327,6 @@ def _settle_native_threads() -> None:
     if pid == 0:
         os._exit(0)
     os.waitpid(pid, 0)
-
-
-def _refuse_what_cannot_be_forked() -> None:
-    tasks = list(Path("/proc/self/task").iterdir())
-    if len(tasks) > 1:
-        names = sorted(
-            (task / "comm").read_text().strip() for task in tasks if task.name != str(os.getpid())
-        )
-        raise Unusable(
-            f"a preloaded module has started {len(names)} threads ({', '.join(names[:5])}), which "
-            "a fork would not copy"
-        )
-    for entry in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            if "eventpoll" in str(entry.readlink()):
-                raise Unusable(
-                    "a preloaded module has made an event loop, which all kernels would share"
-                )
 
 
 def _reseed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
@@ -95,6 +96,21 @@ class KernelagentKernel(IPythonKernel):  # type: ignore[misc,unused-ignore] # un
             raise StdinNotImplementedError(_NO_INPUT)
         answer: str = super().getpass(prompt, stream)
         return answer
+
+    def _abort_queues(self, subshell_id: str | None = None) -> None:
+        if self.shell_channel_thread:
+            super()._abort_queues(subshell_id)
+            return
+        self._aborting = True
+        # What has come lines up for its turn, and then the end of aborting behind it: stock code
+        # ends it at once, which spares requests that came while the cell awaited something.
+        self.shell_stream.flush()
+        self.io_loop.add_callback(self._stop_aborting)
+
+    async def _stop_aborting(self) -> None:
+        await asyncio.sleep(self.stop_on_error_timeout)
+        async with self._main_asyncio_lock:
+            self._aborting = False
 
     def _answer(self, content: dict[str, Any]) -> dict[str, Any]:
         self._run_scope.leave()

@@ -55,6 +55,8 @@ class StockApplication(IPKernelApp):  # type: ignore[misc,unused-ignore] # untyp
         # it when the machine is busy. Our client reads always.
         if s.getsockopt(zmq.TYPE) == zmq.XPUB:
             s.sndhwm = 0
+            # Every client is to be greeted, not only the first one.
+            s.setsockopt(zmq.XPUB_VERBOSE, 1)
         for channel, descriptor in self.listeners.items():
             if getattr(self, f"{channel}_port") == port:
                 s.setsockopt(zmq.USE_FD, descriptor)

@@ -41,6 +41,7 @@ class PromptOutStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._flushed_at = 0.0
         self._unflushed = 0
+        self._sending = False
         self._pipe_lock = threading.Lock()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         super().__init__(*args, **kwargs)
@@ -56,14 +57,19 @@ class PromptOutStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped 
 
         Stock streams hand over to their sending thread and wait for it twice, six times per cell.
         """
-        if self._unflushed or not self._is_master_process():
+        if self._unflushed or self._sending or not self._is_master_process():
             super().flush()
 
     def _flush(self) -> None:
+        # In this order: who finds nothing unflushed must know that it may be on its way.
+        self._sending = True
         if self._unflushed:
             self._flushed_at = time.monotonic()
             self._unflushed = 0
-        super()._flush()
+        try:
+            super()._flush()
+        finally:
+            self._sending = False
 
     def write(self, string: str) -> int | None:
         # A huge text is sent in parts: clients limit the size of one message.

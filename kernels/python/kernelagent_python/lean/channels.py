@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import stat
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -52,6 +53,8 @@ class Channels:
                 # A full queue makes a publisher drop messages without a word. Our client reads
                 # always.
                 sock.sndhwm = 0
+                # Every client is to be greeted, not only the first one.
+                sock.setsockopt(zmq.XPUB_VERBOSE, 1)
             app._apply_curve_server_options(sock)
             if channel in listeners:
                 sock.setsockopt(zmq.USE_FD, listeners[channel])
@@ -88,11 +91,10 @@ class Channels:
         """The connections that were accepted since: they bear the listeners' addresses."""
         found = set()
         for descriptor in _descriptors():
-            try:
-                with socket.socket(fileno=os.dup(descriptor)) as sock:
-                    name = sock.getsockname()
-            except OSError:
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                 continue
+            with socket.socket(fileno=os.dup(descriptor)) as sock:
+                name = sock.getsockname()
             if self._address and isinstance(name, str) and name.startswith(self._address):
                 found.add(descriptor)
         return found

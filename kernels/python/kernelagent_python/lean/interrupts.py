@@ -16,7 +16,7 @@ class Interrupts:
     Between cells a signal is ignored. From the moment a request is `expected` it is kept, and
     raised when the cell is `entered`; inside a cell it raises KeyboardInterrupt, or cancels the
     cell's task while that waits in the event loop. Sending is `deferred`: a message cut in half
-    would corrupt the socket. After `left`, a signal has come too late for the cell.
+    would corrupt the socket. After `leave`, a signal has come too late for the cell.
 
     All methods are the main thread's.
     """
@@ -53,10 +53,10 @@ class Interrupts:
         self.entered = self._expected = self._pending = False
 
     def raise_pending(self) -> None:
-        """Raise what was put off."""
+        """Interrupt the cell if that was put off."""
         if self._pending and self.entered and not self.depth:
             self._pending = False
-            raise KeyboardInterrupt
+            self._interrupt()
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
@@ -82,15 +82,24 @@ class Interrupts:
         finally:
             self._task = self._loop = None
 
+    @property
+    def cancellable(self) -> bool:
+        """Whether the cell is a task that has not ended."""
+        return self._task is not None and not self._task.done()
+
     def _on_signal(self, _number: int, _frame: object) -> None:
         if self.depth or self._expected:
             self._pending = True
-        elif not self.entered:
-            return
-        elif self._task is None or self._loop is None:
+        elif self.entered:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        task, loop = self._task, self._loop
+        if task is None or loop is None:
             raise KeyboardInterrupt
-        elif asyncio.current_task(self._loop) is self._task:
-            # Its own code is running: the loop would not come round to a cancellation.
+        running = asyncio.current_task(loop)
+        if running is not task:
+            loop.call_soon_threadsafe(task.cancel)
+        # As long as a task runs, the loop does not come round to a cancellation.
+        if running is not None:
             raise KeyboardInterrupt
-        else:
-            self._loop.call_soon_threadsafe(self._task.cancel)

@@ -78,7 +78,7 @@ class LeanKernel(KernelagentKernel):
         self._waiting.extend(received(self.shell_stream.socket, copy=False))
         if self._worker is None:
             self._work_off()
-        elif self._waiting:
+        elif self.interrupts.cancellable:
             self._handle_concurrent()
 
     def _work_off(self) -> None:
@@ -159,7 +159,8 @@ class LeanKernel(KernelagentKernel):
 
     def _spawn(self, work: Any) -> None:
         assert self._loop is not None  # noqa: S101 - only called by its reader
-        task = self._loop.create_task(work, context=contextvars.copy_context())
+        # The cell's, which is to be what it was afterwards.
+        task = self._loop.create_task(work, context=self._context.copy())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
@@ -181,6 +182,7 @@ class LeanKernel(KernelagentKernel):
                 self._publish_execute_input(content["code"], message, self.execution_count)
         reply = await self._run(content, silent, message.get("metadata") or {})
         drain_all()
+        self.iopub_thread.take_relayed()
         sys.stdout.flush()
         sys.stderr.flush()
         metadata = self.finish_metadata(message, self.init_metadata(message), reply)
@@ -224,6 +226,8 @@ class LeanKernel(KernelagentKernel):
         interrupts.leave()
         if self.iopub_thread.forked:
             # A child that user code forked and that came back here: the kernel is its parent.
+            sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(0)
         self._restore_input()
         self._run_scope.leave()
@@ -264,6 +268,8 @@ class LeanKernel(KernelagentKernel):
                 assert self._loop is not None  # noqa: S101 - we run in it
                 task = asyncio.ensure_future(cell)
                 with self.interrupts.cancelling(task, self._loop):
+                    # What it waits for may have come already.
+                    self._loop.call_soon(self._receive)
                     result = await task
             else:
                 try:
@@ -328,7 +334,9 @@ class LeanKernel(KernelagentKernel):
     def take_control(self) -> None:
         """Handle what came over the control channel; called by the kernel's thread."""
         for frames in received(self.control_stream.socket, copy=False):
-            asyncio.run(self.process_control(frames))
+            # An exception would leave what waits behind it unseen.
+            if self._read(frames) is not None:
+                asyncio.run(self.process_control(frames))
 
     async def shutdown_request(self, stream: Any, ident: Any, parent: Message) -> None:
         content = {"status": "ok", "restart": parent["content"].get("restart", False)}

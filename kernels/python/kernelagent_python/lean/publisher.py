@@ -19,6 +19,8 @@ from kernelagent_python.lean.sockets import received, send
 from kernelagent_python.streams import FLUSH_INTERVAL
 
 _RELAY_LENGTHS = 64 * 1024
+# A child that publishes without pause must not keep a cell from ending.
+_RELAY_LIMIT = 1000
 
 
 class Publisher(IOPubThread):  # type: ignore[misc,unused-ignore] # untyped base
@@ -35,12 +37,13 @@ class Publisher(IOPubThread):  # type: ignore[misc,unused-ignore] # untyped base
         self.thread: Any = None
         self.background_socket = BackgroundSocket(self)
         self.forked = False
-        self._interrupts = interrupts
+        self.interrupts = interrupts
         self._queue: deque[list[Any]] = deque()
         self._lock = threading.Lock()
         self._owner = 0
         self._gathering = False
         self._relay: tuple[socket.socket, socket.socket] | None = None
+        self._relay_lock = threading.Lock()
         os.register_at_fork(
             before=self._lock_for_fork,
             after_in_parent=self._unlock_after_fork,
@@ -55,7 +58,7 @@ class Publisher(IOPubThread):  # type: ignore[misc,unused-ignore] # untyped base
         self._relay = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._relay[0].setblocking(False)
         thread.watch(sock.fd, self._take_subscriptions)
-        thread.watch(self._relay[0].fileno(), self._take_relayed)
+        thread.watch(self._relay[0].fileno(), self.take_relayed)
 
     def abandon(self) -> None:
         """Forget the socket and what waits to be sent on it."""
@@ -103,7 +106,7 @@ class Publisher(IOPubThread):  # type: ignore[misc,unused-ignore] # untyped base
         me = threading.get_ident()
         if self._owner == me:
             return
-        interrupts = self._interrupts
+        interrupts = self.interrupts
         main = threading.current_thread() is threading.main_thread()
         interrupts.depth += main
         try:
@@ -118,6 +121,21 @@ class Publisher(IOPubThread):  # type: ignore[misc,unused-ignore] # untyped base
             interrupts.depth -= main
         if main:
             interrupts.raise_pending()
+
+    def take_relayed(self) -> None:
+        """Send what forked children have published until now."""
+        # Who waits for the lock finds that what the other thread has taken is sent.
+        with self._relay_lock:
+            for _ in range(_RELAY_LIMIT):
+                if self._relay is None:
+                    return
+                try:
+                    lengths, descriptors, _, _ = socket.recv_fds(self._relay[0], _RELAY_LENGTHS, 1)
+                except BlockingIOError:
+                    return
+                with os.fdopen(descriptors[0], "rb") as memory:
+                    memory.seek(0)
+                    self.send_multipart([memory.read(length) for length in json.loads(lengths)])
 
     def schedule(self, f: Any) -> None:
         """For those who know the base class: there is no other thread to go to."""
@@ -170,14 +188,6 @@ class Publisher(IOPubThread):  # type: ignore[misc,unused-ignore] # untyped base
         finally:
             os.close(descriptor)
 
-    def _take_relayed(self) -> None:
-        if self._relay is None:
-            return
-        lengths, descriptors, _, _ = socket.recv_fds(self._relay[0], _RELAY_LENGTHS, 1)
-        with os.fdopen(descriptors[0], "rb") as memory:
-            memory.seek(0)
-            self.send_multipart([memory.read(length) for length in json.loads(lengths)])
-
     def _lock_for_fork(self) -> None:
         # Nobody may be in the middle of a message when the process is copied.
         if self._owner != threading.get_ident():
@@ -189,6 +199,7 @@ class Publisher(IOPubThread):  # type: ignore[misc,unused-ignore] # untyped base
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.Lock()
+        self._relay_lock = threading.Lock()
         self._owner = 0
         self._queue.clear()
         self.forked = True
