@@ -22,6 +22,7 @@ import random
 import select
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,7 @@ LISTENERS = ("shell", "iopub", "stdin", "control", "hb")
 
 _LARGEST_PACKET = 256 * 1024
 _MOST_DESCRIPTORS = 16
+_MOMENT = 0.0002
 
 
 @dataclass(slots=True)
@@ -122,6 +124,7 @@ def fork_aside(channel: Channel) -> bool:
     if between:
         os.waitpid(between, 0)
         return False
+    me = os.getpid()
     try:
         pid = fork_child(channel)
     except BaseException:
@@ -129,6 +132,9 @@ def fork_aside(channel: Channel) -> bool:
     if pid is not None:
         # No exit function may run: they are those of the process that was copied.
         signal.raise_signal(signal.SIGKILL)
+    # As long as it has this parent, it is one of the descendants that end with the origin.
+    while os.getppid() == me:
+        time.sleep(_MOMENT)
     random.setstate(state)
     return True
 
@@ -194,11 +200,11 @@ def _join_group(path: str | None) -> None:
 
 
 def _hang_on(lifeline: int) -> None:
-    """Have the system kill this process when the server, which holds the other end, is gone.
+    """Have the system kill this process's group when the server, with the other end, is gone.
 
     It needs neither a thread nor the interpreter lock, and does not care who the parent is.
     """
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpid())
     fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
     flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)

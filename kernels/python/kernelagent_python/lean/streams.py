@@ -26,8 +26,9 @@ class LeanStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
     seen and survive a crash right behind them; whatever follows within 50 ms or 256 KiB together.
 
     Detached, as before the kernel is wired up and in a child that user code forks, it writes to
-    the descriptor; that of a child leads to the parent's kernel. What C code and child processes
-    write to the descriptor is taken in by the kernel's thread, and by `drain` when a cell ends.
+    the descriptor, line by line; that of a child leads to the parent's kernel. What C code and
+    child processes write to the descriptor is taken in by the kernel's thread, and by `drain` when
+    a cell ends.
     """
 
     _parent: Header
@@ -59,6 +60,7 @@ class LeanStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
 
     def attach(self) -> None:
         """Publish from now on, what is written to the descriptor too."""
+        self.flush()
         self._clear()
         self._original_stdstream_copy = os.dup(self._descriptor)
         self._fid, into = os.pipe2(os.O_CLOEXEC)
@@ -112,8 +114,8 @@ class LeanStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
             if parent is not self._parent:
                 self._close_piece()
                 self._parent = parent
-            self._pieces.append(string)
             self._size += len(string)
+            self._pieces.append(string)
         # Only whole lines: print() writes its line end apart, and both belong in one message.
         if self._size >= LARGEST_MESSAGE or (string[-1:] == "\n" and self._is_prompt()):
             self.flush()
@@ -132,17 +134,21 @@ class LeanStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
         if not self._size:
             return
         if not self._attached:
-            self._clear()
+            self._put_down()
             return
-        with self._buffer_lock:
-            self._close_piece()
-            waiting, self._waiting = self._waiting, []
-            self._size = 0
-            # In the lock: two flushing threads must not change places.
-            for parent, text in waiting:
-                for start in range(0, len(text), LARGEST_MESSAGE):
-                    self._send(parent, text[start : start + LARGEST_MESSAGE])
-        self.pub_thread.flush()
+        with self.pub_thread.interrupts.deferred():
+            with self._buffer_lock:
+                self._close_piece()
+                waiting, self._waiting = self._waiting, []
+                # In the lock: two flushing threads must not change places.
+                for parent, text in waiting:
+                    for start in range(0, len(text), LARGEST_MESSAGE):
+                        self._send(parent, text[start : start + LARGEST_MESSAGE])
+                # Only now: who finds nothing to flush takes it for sent. A finaliser may have
+                # printed meanwhile.
+                if not self._pieces and not self._waiting:
+                    self._size = 0
+            self.pub_thread.flush()
 
     def drain(self) -> None:
         """Take in what was written to the descriptor until now."""
@@ -188,10 +194,21 @@ class LeanStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
             self._parent_header.reset(token)
 
     def _write_down(self, string: str) -> int:
-        data = memoryview(string.encode("utf-8", "replace"))
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+        with self._buffer_lock:
+            self._size += len(string)
+            self._pieces.append(string)
+        # Others write to the same pipe, and their lines shall not come between print()'s parts.
+        if "\n" in string or self._size >= LARGEST_MESSAGE:
+            self._put_down()
         return len(string)
+
+    def _put_down(self) -> None:
+        with self._buffer_lock:
+            data = memoryview("".join(self._pieces).encode("utf-8", "replace"))
+            self._pieces = []
+            self._size = 0
+            while data:
+                data = data[os.write(self._descriptor, data) :]
 
     def _close_piece(self) -> None:
         if self._pieces:
