@@ -28,7 +28,10 @@ def main(
     ] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(help=f"One scenario; may be repeated. {', '.join(SCENARIOS)}"),
+        typer.Option(
+            help=f"One scenario; may be repeated. {', '.join(SCENARIOS)}. Without it: all but "
+            f"{', '.join(name for name, scenario in SCENARIOS.items() if scenario.on_demand)}."
+        ),
     ] = None,
     json: Annotated[Path, typer.Option(help="Where the numbers go.")] = Path("out/bench.json"),
     strict: Annotated[
@@ -54,12 +57,12 @@ def main(
         console.print("The machine is busy: milliseconds will be high, ratios less so.")
     plan = Plan(rounds, quick)
     found: dict[str, Findings] = {}
-    for name, (title, scenario) in SCENARIOS.items():
-        if only and name not in only:
+    for name, scenario in SCENARIOS.items():
+        if name not in only if only else scenario.on_demand:
             continue
         with console.status(name) as status:
-            found[name] = scenario(plan, status.update)
-        print_findings(console, f"{name}: {title}", found[name])
+            found[name] = scenario.run(plan, status.update)
+        print_findings(console, f"{name}: {scenario.title}", found[name])
     print_targets(console, found)
     write_json(json, machine, plan, found)
     console.print(f"All numbers: {json}")

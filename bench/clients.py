@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,6 +37,14 @@ class Runner(Protocol):
     def close(self) -> None: ...
 
 
+class HttpError(RuntimeError):
+    """An answer with another status than 2xx."""
+
+    def __init__(self, asked: str, status: int, answer: bytes) -> None:
+        super().__init__(f"{asked}: {status} {answer[:500].decode(errors='replace')}")
+        self.status = status
+
+
 class HttpClient:
     """One keep-alive connection."""
 
@@ -43,11 +52,18 @@ class HttpClient:
         self._port = port
         self._socket = _connect(port)
         self._buffer = bytearray()
+        self._asked = ""
         authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         self._headers = f"Host: 127.0.0.1:{port}\r\n{authorization}"
 
     def request(self, method: str, path: str, content: Any = None) -> Any:
-        """The JSON of the answer; None if it has no body. Raises RuntimeError unless it is 2xx."""
+        """The JSON of the answer; None if it has no body. Raises HttpError unless it is 2xx."""
+        self.send(method, path, content)
+        return self.receive()
+
+    def send(self, method: str, path: str, content: Any = None) -> None:
+        """Send a request, whose answer is then to be received."""
+        self._asked = f"{method} {path}"
         body = b"" if content is None else orjson.dumps(content)
         head = (
             f"{method} {path} HTTP/1.1\r\n{self._headers}"
@@ -57,9 +73,12 @@ class HttpClient:
             self._socket.close()
             self._socket = _connect(self._port)
         self._socket.sendall(head.encode() + body)
+
+    def receive(self) -> Any:
+        """The answer to what was sent, as `request` gives it."""
         status, answer = self._read()
         if not 200 <= status < 300:
-            raise RuntimeError(f"{method} {path}: {status} {answer[:500].decode(errors='replace')}")
+            raise HttpError(self._asked, status, answer)
         return orjson.loads(answer) if answer else None
 
     def close(self) -> None:
@@ -123,7 +142,7 @@ class NaiveRunner:
 
     def execute(self, code: str) -> Shown:
         answer = self.client.request("POST", "/execute", {"code": code, "session": self._session})
-        return _shown(answer["outputs"])
+        return shown(answer["outputs"])
 
     def close(self) -> None:
         self.client.close()
@@ -160,7 +179,7 @@ class GatewayRunner:
                 idle = content["execution_state"] == "idle"
             elif kind in ("stream", "display_data", "execute_result", "error"):
                 outputs.append({"output_type": kind, **content})
-        return _shown(outputs)
+        return shown(outputs)
 
     def close(self) -> None:
         self._socket.close()
@@ -271,7 +290,8 @@ def _connect(port: int) -> socket.socket:
     return connection
 
 
-def _shown(outputs: list[dict[str, Any]]) -> Shown:
+def shown(outputs: Iterable[Mapping[str, Any]]) -> Shown:
+    """What outputs in the shape of Jupyter's messages come to."""
     text, result, images = [], "", 0
     for output in outputs:
         data = output.get("data", {})

@@ -63,18 +63,53 @@ class Findings:
                 )
             )
 
-    def expect_ratio(self, case: str, variant: str, at_least: float) -> None:
-        """Hold the ratio of `variant` to ours against a target."""
-        row = next(row for row in self.rows if (row.case, row.variant) == (case, variant))
-        ratio = row.ratio or 0.0
+    def count(self, what: str, moments: Mapping[str, float]) -> None:
+        """Add one number at several moments, which has no unit and is compared with nothing."""
+        for moment, value in moments.items():
+            self.rows.append(Row(what, moment, "", 1, value, value, value, value))
+
+    def expect_ratio(
+        self, case: str, variant: str, at_least: float, *, ours: str = OURS, how: str = "faster"
+    ) -> None:
+        """Hold the median of `variant`, as a multiple of that of `ours`, against a target."""
+        ratio = self._row(case, variant).median / self._row(case, ours).median
+        whose = "" if ours == OURS else f"{ours}, "
         self.targets.append(
             Target(
-                f"{case}: against {variant}",
-                f"at least {at_least:g} times faster",
+                f"{case}: {whose}against {variant}",
+                f"at least {at_least:g} times {how}" if at_least > 1 else "not slower",
                 f"{ratio:.2f} times",
                 ratio >= at_least,
             )
         )
+
+    def expect_below(self, case: str, limit: float, *, ours: str = OURS, p95: bool = False) -> None:
+        """Hold the median, or the 95th percentile, of `ours` against an upper bound."""
+        row = self._row(case, ours)
+        measured = row.p95 if p95 else row.median
+        self.targets.append(
+            Target(
+                case if ours == OURS else f"{case}: {ours}",
+                f"{'p95' if p95 else 'median'} under {limit:g} {row.unit}",
+                f"{measured:.1f} {row.unit}, at most {row.high:.1f} {row.unit}",
+                measured < limit,
+            )
+        )
+
+    def expect_none(self, name: str, wanted: str, found: Mapping[str, float]) -> None:
+        """Hold numbers of what should not be, by what it is, against zero."""
+        there = {what: number for what, number in found.items() if number}
+        self.targets.append(
+            Target(
+                name,
+                wanted,
+                ", ".join(f"{number:g} {what}" for what, number in there.items()) or "none",
+                not there,
+            )
+        )
+
+    def _row(self, case: str, variant: str) -> Row:
+        return next(row for row in self.rows if (row.case, row.variant) == (case, variant))
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,5 +85,7 @@ def _counts(title: str, rows: list[Row]) -> Table:
     for moment in moments:
         table.add_column(moment, justify="right")
     for case in dict.fromkeys(row.case for row in rows):
-        table.add_row(case, *(f"{row.median:.0f}" for row in rows if row.case == case))
+        table.add_row(
+            case, *(f"{row.median:.1f}".removesuffix(".0") for row in rows if row.case == case)
+        )
     return table

@@ -6,6 +6,9 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+Answer = TypeVar("Answer")
 
 # Does one thing and returns how long it took, in seconds.
 Measure = Callable[[], float]
@@ -31,13 +34,17 @@ class Samples:
         return Samples([value * factor for value in self.values])
 
 
-def timed(action: Callable[[], object]) -> Measure:
-    """`action` with a stopwatch."""
+def timed(
+    action: Callable[[], Answer], check: Callable[[Answer], object] = lambda _: None
+) -> Measure:
+    """`action` with a stopwatch; `check` gets what it returns, and raises if that is wrong."""
 
     def measure() -> float:
         started = time.perf_counter()
-        action()
-        return time.perf_counter() - started
+        answer = action()
+        elapsed = time.perf_counter() - started
+        check(answer)
+        return elapsed
 
     return measure
 

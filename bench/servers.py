@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.clients import HttpClient
 from kernelagent.auth import Authenticator
@@ -91,6 +92,16 @@ def gateway_server(*options: str) -> Iterator[Server]:
             server = Server(port, None, process, home)
             _wait_until_answering(server, "/api")
             yield server
+
+
+def server_facts(server: Server) -> dict[str, Any]:
+    """What our server's /health tells, over a connection of its own that is closed again."""
+    client = server.client()
+    try:
+        facts: dict[str, Any] = client.request("GET", "/health")
+        return facts
+    finally:
+        client.close()
 
 
 def wait_for_pool(client: HttpClient, wanted: int) -> None:

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from bench.findings import Findings, Plan
-from bench.scenarios import floods, leaks, memory, notebook, start, warm
+from bench.scenarios import (
+    branch,
+    first_plot,
+    floods,
+    interrupts,
+    leaks,
+    memory,
+    notebook,
+    soak,
+    start,
+    warm,
+)
 
-# Takes how much to measure, and where to say what goes on.
-Scenario = Callable[[Plan, Callable[[str], None]], Findings]
 
-SCENARIOS: dict[str, tuple[str, Scenario]] = {
-    "warm": ("a cell on a warm kernel", warm.run),
-    "start": ("a new session to its first result", start.run),
-    "memory": ("memory of servers and kernels", memory.run),
-    "floods": ("much output", floods.run),
-    "leaks": ("what a hundred sessions leave behind", leaks.run),
-    "notebook": ("a notebook of 20 cells", notebook.run),
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Something to measure; `run` takes how much of it, and where to say what goes on."""
+
+    title: str
+    run: Callable[[Plan, Callable[[str], None]], Findings]
+    # Takes so long that it is only run if it is asked for.
+    on_demand: bool = False
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "warm": Scenario("a cell on a warm kernel", warm.run),
+    "start": Scenario("a new session to its first result", start.run),
+    "first_plot": Scenario("the first plot of a session", first_plot.run),
+    "memory": Scenario("memory of servers and kernels", memory.run),
+    "branch": Scenario("copies of a session that holds 400 MB", branch.run),
+    "interrupts": Scenario("interrupts around the end of a cell", interrupts.run),
+    "floods": Scenario("much output", floods.run),
+    "leaks": Scenario("what a hundred sessions leave behind", leaks.run),
+    "notebook": Scenario("a notebook of 20 cells", notebook.run),
+    "soak": Scenario("what two thousand rough sessions leave behind", soak.run, on_demand=True),
 }

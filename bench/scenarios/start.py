@@ -8,10 +8,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from bench.clients import GatewayRunner, HttpClient, NaiveRunner, OurRunner, Shown
-from bench.findings import OURS, Findings, Plan, Target
+from bench.clients import GatewayRunner, HttpClient, NaiveRunner, OurRunner
+from bench.findings import OURS, Findings, Plan
 from bench.samples import Measure, interleave
-from bench.scenarios.variants import GATEWAY, NAIVE
+from bench.scenarios.variants import GATEWAY, GATEWAY_QUICK, NAIVE, ONE, expect
 from bench.servers import gateway_server, naive_server, our_server, wait_for_pool
 
 _CASE = "create a session, run 1"
@@ -19,7 +19,7 @@ _POOLED = f"{OURS}, ready pool"
 _UNPOOLED = f"{OURS}, no pool"
 _POOL = 8
 _LIMIT_MS = 15.0
-_WANTED = Shown("", "1", 0)
+_TIMES_FASTER = 10.0
 
 
 def run(plan: Plan, say: Callable[[str], None]) -> Findings:
@@ -31,11 +31,13 @@ def run(plan: Plan, say: Callable[[str], None]) -> Findings:
         unpooled = stack.enter_context(our_server(pool=0)).client()
         naive = stack.enter_context(naive_server()).client()
         gateway = stack.enter_context(gateway_server())
+        control = gateway.client()
         measures: dict[str, Measure] = {
-            _POOLED: partial(_ours, pooled),
             _UNPOOLED: partial(_ours, unpooled),
+            _POOLED: partial(_ours, pooled),
             NAIVE: partial(_naive, naive),
-            GATEWAY: partial(_gateway, gateway.port, gateway.client()),
+            GATEWAY: partial(_gateway, gateway.port, control, quick_ack=False),
+            GATEWAY_QUICK: partial(_gateway, gateway.port, control, quick_ack=True),
         }
         for measure in measures.values():
             measure()
@@ -45,16 +47,10 @@ def run(plan: Plan, say: Callable[[str], None]) -> Findings:
             measures, plan.rounds(12, 3), before_turn=lambda: wait_for_pool(pooled, _POOL)
         )
     scaled = {name: got.scaled(1000) for name, got in samples.items()}
-    findings.add(_CASE, "ms", scaled, baseline=_POOLED)
-    median = scaled[_POOLED].median
-    findings.targets.append(
-        Target(
-            f"{_CASE}: {_POOLED}",
-            f"median under {_LIMIT_MS:g} ms",
-            f"{median:.1f} ms",
-            median < _LIMIT_MS,
-        )
-    )
+    findings.add(_CASE, "ms", scaled, baseline=_UNPOOLED)
+    findings.expect_ratio(_CASE, GATEWAY, _TIMES_FASTER, ours=_UNPOOLED)
+    findings.expect_ratio(_CASE, GATEWAY_QUICK, _TIMES_FASTER, ours=_UNPOOLED)
+    findings.expect_below(_CASE, _LIMIT_MS, ours=_POOLED)
     return findings
 
 
@@ -64,7 +60,8 @@ def _ours(client: HttpClient) -> float:
     shown = OurRunner(client, session).execute("1")
     elapsed = time.perf_counter() - started
     client.request("DELETE", f"/sessions/{session}")
-    return _checked(shown, elapsed)
+    expect(ONE, shown)
+    return elapsed
 
 
 def _naive(client: HttpClient) -> float:
@@ -73,21 +70,17 @@ def _naive(client: HttpClient) -> float:
     shown = NaiveRunner(client, session).execute("1")
     elapsed = time.perf_counter() - started
     client.request("POST", f"/delete/{session}", {})
-    return _checked(shown, elapsed)
+    expect(ONE, shown)
+    return elapsed
 
 
-def _gateway(port: int, client: HttpClient) -> float:
+def _gateway(port: int, client: HttpClient, *, quick_ack: bool) -> float:
     started = time.perf_counter()
     kernel: dict[str, Any] = client.request("POST", "/api/kernels", {})
-    runner = GatewayRunner(port, kernel["id"], quick_ack=False)
+    runner = GatewayRunner(port, kernel["id"], quick_ack=quick_ack)
     shown = runner.execute("1")
     elapsed = time.perf_counter() - started
     runner.close()
     client.request("DELETE", f"/api/kernels/{kernel['id']}")
-    return _checked(shown, elapsed)
-
-
-def _checked(shown: Shown, elapsed: float) -> float:
-    if shown != _WANTED:
-        raise RuntimeError(f"the first cell showed {shown}")
+    expect(ONE, shown)
     return elapsed

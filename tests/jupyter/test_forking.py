@@ -51,7 +51,7 @@ class FarEnd:
 
     def child(self) -> subprocess.Popen[bytes]:
         """A process that stays."""
-        child = subprocess.Popen(["sleep", "1000"])
+        child = subprocess.Popen(["sleep", "100"])
         self.children.append(child)
         return child
 

@@ -492,7 +492,7 @@ async def test_a_kernel_carries_its_own_mark_for_everybody_to_see(any_engine: En
         entries = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
         return [entry for entry in entries if entry.startswith("KERNELAGENT_PROCESS")]
 
-    code = "import subprocess; child = subprocess.Popen(['sleep', '1000']); print(child.pid)"
+    code = "import subprocess; child = subprocess.Popen(['sleep', '100']); print(child.pid)"
     async with session_of(any_engine) as session, session_of(any_engine) as other:
         child = int(text_of(await run(session, code)))
         for one in (session, other):
@@ -771,7 +771,7 @@ async def test_a_kernel_that_is_killed_from_outside_is_told(any_engine: Engine) 
 async def test_the_status_of_a_branch_is_told_and_its_group_ended(lean: Engine) -> None:
     async with session_of(lean) as session:
         branch = await lean.branch_session(session, wait=10)
-        code = "import subprocess; print(subprocess.Popen(['sleep', '1000'], env={}).pid)"
+        code = "import subprocess; print(subprocess.Popen(['sleep', '100'], env={}).pid)"
         child = int(text_of(await run(branch, code)))
         result = await run(branch, "import os; os._exit(7)")
         assert result.message.startswith("the kernel died with exit code 7;")
@@ -782,7 +782,7 @@ async def test_the_status_of_a_branch_is_told_and_its_group_ended(lean: Engine) 
 FREE = {
     "a session of its own": """
 import subprocess
-print(subprocess.Popen(["sleep", "1000"], env={}, start_new_session=True).pid)
+print(subprocess.Popen(["sleep", "100"], env={}, start_new_session=True).pid)
 """,
     "a daemon": """
 import os, time
@@ -798,7 +798,7 @@ print(os.read(reader, 99).decode())
     "a daemon without an environment": """
 import subprocess
 print(subprocess.run(
-    ["/bin/sh", "-c", "setsid sleep 1000 >&- 2>&- & echo $!"],
+    ["/bin/sh", "-c", "setsid sleep 100 >&- 2>&- & echo $!"],
     env={}, capture_output=True, text=True).stdout)
 """,
 }
@@ -826,7 +826,7 @@ async def test_what_has_set_itself_free_ends_with_its_kernel(any_engine: Engine,
 
 
 async def test_what_a_dying_kernel_has_started_ends_too(any_engine: Engine) -> None:
-    code = "import subprocess; print(subprocess.Popen(['sleep', '1000'], env={}).pid)"
+    code = "import subprocess; print(subprocess.Popen(['sleep', '100'], env={}).pid)"
     async with session_of(any_engine) as session:
         child = int(text_of(await run(session, code)))
         await run(session, "import os; os._exit(1)")
@@ -864,7 +864,7 @@ async def main(workspace, runtime_dir, kind, what):
 
 async def work(engine, _):
     one, other = await engine.create_session(), await engine.create_session()
-    child = "import subprocess, pathlib; child = subprocess.Popen(['sleep', '1000'], env={})"
+    child = "import subprocess, pathlib; child = subprocess.Popen(['sleep', '100'], env={})"
     await run(one, child)
     submit(other, child + "\\npathlib.Path('holds').touch(); sum(range(10**12))", timeout=1000)
     print(engine.fork_server_facts["python"]["pid"], flush=True)
@@ -996,7 +996,7 @@ async def test_kernels_without_their_fork_server_are_watched_and_ended(settings:
     async with serving(settings) as engine:
         sessions = [await engine.create_session() for _ in range(5)]
         kernels = [kernel_of(session) for session in sessions]
-        code = "import subprocess; print(subprocess.Popen(['sleep', '1000'], env={}).pid)"
+        code = "import subprocess; print(subprocess.Popen(['sleep', '100'], env={}).pid)"
         pids = [int(text_of(await run(session, code))) for session in sessions]
         server = server_of(engine)
         os.kill(server, signal.SIGKILL)
@@ -1095,7 +1095,7 @@ async def warm_threads() -> None:
     await asyncio.gather(*(asyncio.to_thread(barrier.wait, 10) for _ in range(size)))
 
 
-STARTS_CHILD = "import subprocess; child = subprocess.Popen(['sleep', '1000'])"
+STARTS_CHILD = "import subprocess; child = subprocess.Popen(['sleep', '100'])"
 
 
 async def test_forty_sessions_leave_nothing(forked: Engine) -> None:

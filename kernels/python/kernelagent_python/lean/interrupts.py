@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,8 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.depth = 0
+        # Signals that have come so far.
+        self.noticed = 0
         # An attribute is stored without a chance for a signal in between, unlike a call.
         self.entered = False
         self._expected = False
@@ -88,6 +91,7 @@ class Interrupts:
         return self._task is not None and not self._task.done()
 
     def _on_signal(self, _number: int, _frame: object) -> None:
+        self.noticed += 1
         if self.depth or self._expected:
             self._pending = True
         elif self.entered:
@@ -98,8 +102,19 @@ class Interrupts:
         if task is None or loop is None:
             raise KeyboardInterrupt
         running = asyncio.current_task(loop)
-        if running is not task:
+        # As long as code runs, the loop does not come round to a cancellation. In asyncio's own
+        # code around it an exception would leave tasks that nobody wakes.
+        at_once = running is not None and _runs(running)
+        if running is not task or not at_once:
             loop.call_soon_threadsafe(task.cancel)
-        # As long as a task runs, the loop does not come round to a cancellation.
-        if running is not None:
+        if at_once:
             raise KeyboardInterrupt
+
+
+def _runs(task: asyncio.Task[Any]) -> bool:
+    """Whether we are called, however indirectly, from the code of `task`."""
+    code: Any = getattr(task.get_coro(), "cr_frame", None)
+    frame: Any = sys._getframe()
+    while frame is not None and frame is not code:
+        frame = frame.f_back
+    return frame is not None

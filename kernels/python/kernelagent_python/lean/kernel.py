@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -24,6 +26,9 @@ from kernelagent_python.scope import ScopeError
 
 Message = dict[str, Any]
 Frames = list[Any]
+
+_REMINDERS = 3
+_REMINDER_AFTER = 0.01
 
 # What runs while a cell waits in the event loop: answers of widgets, which it may wait for.
 _CONCURRENT = frozenset({"comm_open", "comm_msg", "comm_close"})
@@ -47,6 +52,8 @@ class LeanKernel(KernelagentKernel):
         self._background: set[asyncio.Task[None]] = set()
         self.on_idle: Callable[[], None] = lambda: None
         super().__init__(**kwargs)
+        self._trigger_event = self.shell.events.trigger
+        self.shell.events.trigger = self._trigger
         self._takes_cell_meta = "cell_meta" in signature(self.shell.run_cell_async).parameters
 
     @property
@@ -282,6 +289,14 @@ class LeanKernel(KernelagentKernel):
                 shell.events.trigger("post_run_cell", result)
         return result
 
+    def _trigger(self, event: str, *args: Any, **kwargs: Any) -> None:
+        if not event.startswith("pre_"):
+            self._trigger_event(event, *args, **kwargs)
+            return
+        # It would take an interrupt for a failure of the callback, and the cell would run.
+        with self.interrupts.deferred():
+            self._trigger_event(event, *args, **kwargs)
+
     def _reply(self, result: Any, content: Message) -> Message:
         shell = self.shell
         reply: Message = {"status": "ok", "execution_count": shell.execution_count - 1}
@@ -337,6 +352,17 @@ class LeanKernel(KernelagentKernel):
             # An exception would leave what waits behind it unseen.
             if self._read(frames) is not None:
                 asyncio.run(self.process_control(frames))
+
+    async def interrupt_request(self, stream: Any, ident: Any, parent: Message) -> None:
+        before = self.interrupts.noticed
+        await super().interrupt_request(stream, ident, parent)
+        # A signal that comes right before the main thread blocks in the system is noticed only when
+        # that ends. It is likely here: the main thread gives way to this one when it blocks.
+        for _ in range(_REMINDERS):
+            await asyncio.sleep(_REMINDER_AFTER)
+            if self.interrupts.noticed != before:
+                return
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     async def shutdown_request(self, stream: Any, ident: Any, parent: Message) -> None:
         content = {"status": "ok", "restart": parent["content"].get("restart", False)}
