@@ -36,6 +36,8 @@ class LeanStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
     _waiting: list[tuple[Header, str]]
     _size: int
     _timed: bool
+    # stdout's is stderr, and the other way round.
+    other: LeanStream | None = None
 
     def __init__(self, session: Any, publisher: Publisher, name: str, descriptor: int) -> None:
         # None of the base's: it would start a thread.
@@ -109,6 +111,10 @@ class LeanStream(OutStream):  # type: ignore[misc,unused-ignore] # untyped base
             raise TypeError(f"write() argument must be str, not {type(string)}")
         if not self._attached:
             return self._write_down(string)
+        other = self.other
+        if other is not None and other._size:
+            # What was written first is sent first.
+            other.flush()
         parent = self.parent_header
         with self._buffer_lock:
             if parent is not self._parent:
@@ -250,6 +256,7 @@ def make_streams(session: Any, publisher: Publisher) -> tuple[LeanStream, LeanSt
         LeanStream(session, publisher, "stdout", 1),
         LeanStream(session, publisher, "stderr", 2),
     )
+    pair[0].other, pair[1].other = pair[1], pair[0]
     _streams[:] = pair
     os.register_at_fork(after_in_child=_leave_all_to_parent)
     return pair
