@@ -92,7 +92,13 @@ class Launcher:
         if server is not None and generation is not None:
             try:
                 kernel = await self._launch(language, _forked_by(generation))
-            except (KernelStartFailed, ForkRefused) as error:
+            except ForkRefused as error:
+                # The system is short of something, which is not the fork server's fault.
+                log.warning("a kernel is started by itself: %s", error)
+            except KernelStartFailed as error:
+                if isinstance(error.__cause__, OSError):
+                    # We are short of something; the fork server was not even asked.
+                    raise
                 server.fail(generation, str(error))
             else:
                 server.forks += 1
@@ -211,7 +217,9 @@ def _forked_by(generation: Generation) -> Callable[..., PlainProvisioner]:
 
 
 def _refused(error: ForkRefused) -> BranchRefused:
-    return BranchRefused(f"{error}; `force` copies the kernel all the same", details={})
+    forceable = error.code == BranchRefused.code
+    way_out = "; `force` copies the kernel all the same" if forceable else ""
+    return BranchRefused(f"{error}{way_out}")
 
 
 def _make_runtime_dir(settings: Settings) -> Path:

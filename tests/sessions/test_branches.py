@@ -1027,6 +1027,9 @@ async def test_branch_of_a_session_that_may_idle_may_idle_too(server: Server) ->
 
 
 async def test_default_session_can_be_branched(server: Server) -> None:
+    # Other tests have left threads in it.
+    await run(server, "pass")
+    assert (await post(server, "/sessions/default/restart")).status_code == 200
     await run(server, "of_default = 5")
     async with branch(server, "default") as child:
         facts = await session_facts(server, child)

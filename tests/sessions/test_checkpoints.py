@@ -294,6 +294,9 @@ async def test_checkpoint_tells_the_execution_count_of_its_kernel(server: Server
 
 
 async def test_default_session_can_be_kept_and_restored(server: Server) -> None:
+    # Other tests have left threads in it.
+    await run(server, "pass")
+    assert (await post(server, "/sessions/default/restart")).status_code == 200
     await run(server, "of_default = 5")
     kept = await checkpoint(server, "default")
     await run(server, "of_default = 6")

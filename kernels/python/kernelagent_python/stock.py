@@ -48,6 +48,9 @@ class StockApplication(IPKernelApp):  # type: ignore[misc,unused-ignore] # untyp
             except KeyboardInterrupt:
                 # It was meant for a cell that had just ended, and hit the loop instead.
                 continue
+            # It may still tell that it is idle, and would block for ever, and so would we, if
+            # iopub were closed meanwhile.
+            self.control_thread.join(1)
             return
 
     def _bind_socket(self, s: Any, port: int) -> Any:
