@@ -36,11 +36,13 @@ def written_memory(pid: int) -> float:
 
 def count(server: Server) -> dict[str, float]:
     """Everything that a server of ours and its fork server hold just now; memory in MiB."""
+    own = psutil.Process(server.pid)
+    # First what our own question would change.
+    descriptors = own.num_fds()
     facts = server_facts(server)
     fork_server: Mapping[str, Any] = facts["fork_servers"].get("python", {})
-    own = psutil.Process(server.pid)
     counts: dict[str, float] = {
-        "descriptors": own.num_fds(),
+        "descriptors": descriptors,
         "threads": own.num_threads(),
         "MiB of memory": written_memory(server.pid),
         "processes": len(set(_descendants(server.pid)) | set(bearers(server)) - {server.pid}),
