@@ -180,7 +180,7 @@ class Client:
 
     def __init__(self, kernel: Kernel, *, careful: bool) -> None:
         # A stock kernel that is interrupted while it sends can corrupt a message, hang or end: it
-        # is given the time to have its `ready` sent.
+        # is given the time to have sent its `ready`.
         self.careful = careful
         self.kernel = kernel
         self.pid = kernel.pid
@@ -193,9 +193,20 @@ class Client:
         # who is not linked yet is dropped without a word.
         self.jupyter.stdin_channel.start()
         self.jupyter.start_channels(hb=False)
-        # A stock publisher can overlook a subscription until it sends something.
-        self.jupyter.control_channel.send(self.session.msg("kernel_info_request"))
-        self.until(lambda message: message.type == "iopub_welcome")
+        try:
+            self._be_heard()
+        except BaseException:
+            self.close()
+            raise
+
+    def _be_heard(self) -> None:
+        """Wait until every channel is linked."""
+        if self.careful:
+            # A stock publisher can overlook a subscription until it sends something.
+            while self.silent_on("iopub", 0.1):
+                self.reply_to(self.send("kernel_info_request"))
+        else:
+            self.until(lambda message: message.type == "iopub_welcome")
         self.ask("kernel_info_request", channel="control")
 
     def close(self) -> None:
@@ -219,9 +230,10 @@ class Client:
             self.iopub.append(message)
         return message
 
-    def silent_on(self, channel: str) -> bool:
-        """Whether nothing waits on a channel."""
-        return not getattr(self.jupyter, f"{channel}_channel").msg_ready()
+    def silent_on(self, channel: str, seconds: float = 0) -> bool:
+        """Whether nothing comes on a channel."""
+        sock: zmq.Socket[bytes] = getattr(self.jupyter, f"{channel}_channel").socket
+        return not sock.poll(int(seconds * 1000))
 
     def until(self, wanted: Callable[[Message], bool]) -> Message:
         """Read iopub up to a message."""
@@ -772,7 +784,7 @@ WAITS = {
 
 @pytest.mark.parametrize("wait", WAITS)
 def test_sigint_interrupts(client: Client, variant: Variant, wait: str) -> None:
-    if wait.endswith("ing") and not variant.lean:
+    if wait in ("printing", "displaying") and not variant.lean:
         pytest.skip("a stock kernel does not stand an interrupt while it sends")
     msg_id = client.start(WAITS[wait], stop_on_error=False)
     client.interrupt()
@@ -991,8 +1003,10 @@ def test_what_is_written_past_python_belongs_to_the_cell(client: Client, way: st
 
 
 def test_much_that_is_written_past_python_arrives_whole(client: Client) -> None:
-    cell = client.run("import subprocess; subprocess.run(['seq', '200000'])")
-    assert cell.text() == "".join(f"{number}\n" for number in range(1, 200_001))
+    expected = "".join(f"{number}\n" for number in range(1, 50_001))
+    for _ in range(5):
+        cell = client.run("import subprocess; subprocess.run(['seq', '50000'])")
+        assert cell.text() == expected
 
 
 CHILD = """
@@ -1100,7 +1114,7 @@ def test_heartbeats_come_back(client: Client) -> None:
 
 
 def test_two_clients_see_all_outputs_and_their_own_replies(client: Client, host: Host) -> None:
-    with connected(host.shared()) as other:
+    with connected(host.shared(), careful=client.careful) as other:
         mine, others = client.execute("print('mine')"), other.execute("print('others')")
         client.finish(mine)
         other.finish(others)
@@ -1113,7 +1127,7 @@ def test_two_clients_see_all_outputs_and_their_own_replies(client: Client, host:
 
 
 def test_a_question_reaches_the_one_whose_code_asks(client: Client, host: Host) -> None:
-    with connected(host.shared()) as other:
+    with connected(host.shared(), careful=client.careful) as other:
         msg_id = other.execute("print(input('?'))")
         answer_prompt(other, msg_id, "the other one")
         assert other.finish(msg_id).text() == "the other one\n"
@@ -1137,10 +1151,10 @@ def test_what_is_not_signed_with_the_key_is_ignored(client: Client, channel: str
 
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_kernel_that_is_shut_down_runs_its_exit_functions(
-    host: Host, tmp_path: Path, restart: bool
+    host: Host, variant: Variant, tmp_path: Path, restart: bool
 ) -> None:
     kernel = host.start()
-    with connected(kernel) as client:
+    with connected(kernel, careful=not variant.lean) as client:
         client.run(
             "import atexit, pathlib, threading, time\n"
             f"folder = pathlib.Path({str(tmp_path)!r})\n"
