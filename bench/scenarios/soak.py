@@ -41,6 +41,7 @@ def run(plan: Plan, say: Callable[[str], None]) -> Findings:
     """Measure it."""
     findings = Findings()
     count = plan.rounds(2000, 100)
+    warm_up = min(_WARM_UP, count)
     done: Counter[str] = Counter()
     wrong: list[str] = []
     say("starting the server")
@@ -54,8 +55,9 @@ def run(plan: Plan, say: Callable[[str], None]) -> Findings:
                     done.update(actions)
                     wrong.extend([complaint] if complaint else [])
 
+        fresh = at_rest(server, _POOL, _NOTHING, patience=_PATIENCE)
         # Whatever comes once and stays must be there before.
-        live(-min(_WARM_UP, count), 0)
+        live(-warm_up, 0)
         done.clear()
         before = at_rest(server, _POOL, _NOTHING, patience=_PATIENCE)
         started = time.monotonic()
@@ -65,13 +67,17 @@ def run(plan: Plan, say: Callable[[str], None]) -> Findings:
         seconds = time.monotonic() - started
         after = at_rest(server, _POOL, before, patience=_PATIENCE)
     for what, number in before.items():
-        findings.count(
-            what,
-            {"before": number, f"after {count // 2}": halfway[what], f"after {count}": after[what]},
-        )
+        moments = {
+            "fresh": fresh[what],
+            "before": number,
+            f"after {count // 2}": halfway[what],
+            f"after {count}": after[what],
+        }
+        findings.count(what, moments)
     actions = ", ".join(f"{number} {action}" for action, number in done.most_common())
     findings.notes += [
         f"{_AT_ONCE} sessions at a time, seed {_SEED}, in {seconds:.0f} s: {actions}.",
+        f"Before: when it had seen {warm_up} other such sessions. From there on nothing may grow.",
         NOTE,
         *wrong[:5],
     ]
