@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ from typing import Any
 import orjson
 
 from kernelagent.process import ExitStatus, RunningProcess
+
+log = logging.getLogger(__name__)
 
 _LARGEST_PACKET = 64 * 1024
 # The status of a process that has ended follows at once, unless the fork server has ended too.
@@ -127,20 +130,36 @@ class ForkChannel:
                 return
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, False)
-            self._take(orjson.loads(packet), descriptors)
+            try:
+                self._take(orjson.loads(packet), descriptors)
+            except (ValueError, TypeError, LookupError, asyncio.InvalidStateError) as error:
+                # Code in a kernel can write to its end of the channel.
+                log.warning("a fork channel is closed: it brought no message of ours: %r", error)
+                self.close()
+                self._on_lost()
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
 
     def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Handle a message; takes out of `descriptors` what it keeps."""
         if message["op"] not in ("forked", "refused"):
             self._on_message(message)
             return
-        answer = self._answers.popleft()
+        # All that can be wrong with it is read first: then nobody waits for an answer in vain.
         if message["op"] == "refused":
+            refusal = ForkRefused(str(message["code"]), str(message["reason"]))
+            answer = self._answers.popleft()
             if not answer.done():
-                answer.set_exception(ForkRefused(message["code"], message["reason"]))
-        elif answer.done():
-            _end(descriptors[0])
+                answer.set_exception(refusal)
+            return
+        made = int(message["pid"]), descriptors[0]
+        answer = self._answers.popleft()
+        del descriptors[0]
+        if answer.done():
+            _end(made[1])
         else:
-            answer.set_result((message["pid"], descriptors[0]))
+            answer.set_result(made)
 
 
 class ForkedProcess(RunningProcess):

@@ -124,20 +124,18 @@ class Launcher:
         marker = uuid.uuid4().hex[:16]
         memory = await self._make_memory(marker)
         content = {"op": "park", "marker": marker, "force": force, **memory.joining}
-        process = None
         try:
             process = await source.fork(content, {}, timeout=_COPY_TIMEOUT)
+        except BaseException as error:
+            await memory.close()
+            raise _translated(error) from None
+        parked = Parked(process, memory)
+        try:
             await _until_begun(process)
         except BaseException as error:
-            if process is not None:
-                await process.kill()
-            await memory.close()
-            if isinstance(error, ForkRefused):
-                raise _refused(error) from None
-            if isinstance(error, ChannelLost):
-                raise KernelStartFailed(f"no checkpoint could be made: {error}") from error
-            raise
-        return Parked(process, memory)
+            await parked.close()
+            raise _translated(error) from None
+        return parked
 
     async def _launch(
         self, language: Language, provision: Callable[..., PlainProvisioner]
@@ -214,6 +212,15 @@ class Parked:
 
 def _forked_by(generation: Generation) -> Callable[..., PlainProvisioner]:
     return partial(ForkProvisioner, generation.source, fresh=True, branchable=generation.lean)
+
+
+def _translated(error: BaseException) -> BaseException:
+    """What a caller sees when a copy that shall keep still could not be made."""
+    if isinstance(error, ForkRefused):
+        return _refused(error)
+    if isinstance(error, ChannelLost):
+        return KernelStartFailed(f"no checkpoint could be made: {error}")
+    return error
 
 
 def _refused(error: ForkRefused) -> BranchRefused:

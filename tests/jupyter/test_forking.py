@@ -184,6 +184,27 @@ async def test_a_lost_channel_fails_who_waits_and_who_comes(ends: Ends) -> None:
     ends.channel.close()
 
 
+@pytest.mark.parametrize(
+    "packet",
+    [b"no JSON", b"[]", b"{}", b'{"op": "forked"}', b'{"op": "forked", "pid": "x"}', b'{"op": 1}'],
+)
+async def test_a_message_that_is_none_of_ours_closes_the_channel_and_keeps_nothing(
+    ends: Ends, packet: bytes
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count, not paths
+    waiting = await ends.ask()
+    ends.on_message = [].pop
+    some = os.open(os.devnull, os.O_RDONLY)
+    socket.send_fds(ends.far.socket, [packet], [some])
+    os.close(some)
+    with pytest.raises(ChannelLost):
+        await waiting
+    assert ends.channel.closed
+    assert ends.lost == 1
+    # The channel's own is gone too.
+    assert len(os.listdir("/proc/self/fd")) == before - 1  # noqa: PTH208
+
+
 async def test_a_channel_that_is_closed_here_fails_who_waits(ends: Ends) -> None:
     task = await ends.ask()
     ends.channel.close()

@@ -203,6 +203,20 @@ def test_a_child_of_a_kernel_sends_nothing_when_it_ends() -> None:
     assert json.loads(process.stdout) == ["flushed"]
 
 
+def test_a_fork_that_is_a_kernel_of_its_own_sends_what_it_has_once() -> None:
+    process = run_script(
+        "flush_before_exit()\n"
+        "if os.fork() == 0:\n"
+        "    flush_before_exit()\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "os._exit.__wrapped__(0)\n"
+    )
+    assert process.returncode == 0
+    # By the child, which did not wrap what was wrapped: the parent got past it in one step.
+    assert json.loads(process.stdout) == ["flushed"]
+
+
 def test_a_broken_stream_does_not_keep_a_kernel_alive() -> None:
     process = run_script("flush_before_exit()\nsys.stdout = None\nos._exit(3)")
     assert process.returncode == 3

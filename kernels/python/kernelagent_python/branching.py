@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from pathlib import Path
 from typing import Any
 
+from kernelagent_python.forking import settle_native_threads
 from kernelagent_python.lean.iothread import NAME
 
 # The main one, ours, and ZeroMQ's two.
@@ -34,8 +34,7 @@ def obstacle(app: Any) -> str | None:
         )
     native = _native_threads() - _OUR_THREADS
     if native > 0:
-        # Those of OpenBLAS end before any fork and come back when they are needed.
-        _fork_for_nothing()
+        settle_native_threads()
         native = _native_threads() - _OUR_THREADS
     if native > 0:
         return (
@@ -46,13 +45,6 @@ def obstacle(app: Any) -> str | None:
 
 def _native_threads() -> int:
     return sum(1 for _ in Path("/proc/self/task").iterdir())
-
-
-def _fork_for_nothing() -> None:
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
 
 
 def _count(number: int, noun: str) -> str:

@@ -139,6 +139,14 @@ def fork_aside(channel: Channel) -> bool:
     return True
 
 
+def settle_native_threads() -> None:
+    """Fork for nothing: OpenBLAS ends its threads before a fork, and starts them when needed."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
 def _announce(channel: Channel, pid: int) -> None:
     # Opened by the parent, before anybody can reap the child and its id be given to another.
     descriptor = os.pidfd_open(pid)

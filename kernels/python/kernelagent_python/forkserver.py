@@ -27,7 +27,15 @@ from pathlib import Path
 from typing import Any
 
 from kernelagent_python.app import launch_stock, leave, prepare_lean, without_debugger
-from kernelagent_python.forking import Channel, Marker, Request, begin_life, fork_aside, fork_child
+from kernelagent_python.forking import (
+    Channel,
+    Marker,
+    Request,
+    begin_life,
+    fork_aside,
+    fork_child,
+    settle_native_threads,
+)
 from kernelagent_python.lean.support import unsupported
 from kernelagent_python.streams import flush_before_exit, real_exit
 from kernelagent_python.thread_limits import ThreadLimits
@@ -295,7 +303,7 @@ def _import(preload: list[str]) -> None:
 def _refuse_what_cannot_be_forked(culprit: str) -> None:
     names = _other_threads()
     if names:
-        _settle_native_threads()
+        settle_native_threads()
         names = _other_threads()
     if names:
         count = f"{len(names)} thread{'s' if len(names) > 1 else ''}"
@@ -318,15 +326,6 @@ def _other_threads() -> list[str]:
             if task.name != str(os.getpid()):
                 names.append(known.get(task.name) or (task / "comm").read_text().strip())
     return sorted(names)
-
-
-def _settle_native_threads() -> None:
-    # OpenBLAS ends its threads before a fork and starts them again when they are needed, in the
-    # parent and in the child.
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
 
 
 def _reseed() -> None:

@@ -130,16 +130,25 @@ def drain_descriptors() -> None:
 real_exit = os._exit
 
 
+class _Kernel:
+    """Which process is the kernel; 0 as long as nothing is in place."""
+
+    pid = 0
+
+
 def flush_before_exit() -> None:
     """Let a kernel that ends itself send what it printed; forked children end as always.
 
-    Covers `os._exit`, `os.abort` and a deadly `os.kill` of the kernel by its own code.
+    Covers `os._exit`, `os.abort` and a deadly `os.kill` of the kernel by its own code. Called again
+    in a process that was forked to be a kernel of its own.
     """
-    kernel_pid = os.getpid()
+    in_place, _Kernel.pid = _Kernel.pid != 0, os.getpid()
+    if in_place:
+        return
     leave, abort, kill = os._exit, os.abort, os.kill
 
     def send_all() -> None:
-        if os.getpid() != kernel_pid:
+        if os.getpid() != _Kernel.pid:
             return
         for stream in (sys.stdout, sys.stderr):
             # A broken stream must not keep the process from ending.
@@ -160,7 +169,7 @@ def flush_before_exit() -> None:
 
     @functools.wraps(kill)
     def kill_after_flush(pid: int, signal_number: int) -> None:
-        if pid in (kernel_pid, 0, -kernel_pid) and signal_number in _DEADLY:
+        if pid in (_Kernel.pid, 0, -_Kernel.pid) and signal_number in _DEADLY:
             send_all()
         kill(pid, signal_number)
 
