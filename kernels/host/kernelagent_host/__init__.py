@@ -1,0 +1,1 @@
+"""A Jupyter kernel around a native process that runs the code: the language's host."""

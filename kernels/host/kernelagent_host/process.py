@@ -1,0 +1,71 @@
+"""The process of a host: started apart from the kernel, and ended with all that it started."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+import termios
+from collections.abc import Sequence
+
+import psutil
+
+from kernelagent_host.host import HostFailed
+
+_PR_SET_PDEATHSIG = 1
+# Loaded before any fork: between a fork and its exec nothing may be.
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def start_process(
+    argv: Sequence[str],
+    *,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    pass_fds: Sequence[int] = (),
+    terminal: int | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start `argv` in a session of its own; it is killed when this process ends.
+
+    `terminal` becomes the terminal that controls it. Raises HostFailed.
+    """
+    parent = os.getpid()
+
+    def settle() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if terminal is not None:
+            fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=pass_fds,
+            start_new_session=True,
+            preexec_fn=settle,  # noqa: PLW1509 - the kernel's other thread holds no lock it needs
+        )
+    except OSError as error:
+        raise HostFailed(f"{argv[0]} cannot be started: {error.strerror}") from error
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """Kill it and its descendants, those in sessions of their own too, and reap it."""
+    if process.returncode is None:
+        descendants = []
+        with contextlib.suppress(psutil.Error):
+            descendants = psutil.Process(process.pid).children(recursive=True)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for child in descendants:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+    process.wait()
