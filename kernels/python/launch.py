@@ -40,8 +40,9 @@ def main() -> None:
     sys.path.remove(here)
     if sys.argv[1:2] == ["--fork-server"]:
         from kernelagent_python.forkserver import serve
+        from kernelagent_python.preloading import prepare_python
 
-        serve(int(sys.argv[2]), sys.argv[3:], stock=stock)
+        serve(int(sys.argv[2]), lambda: prepare_python(sys.argv[3:], stock=stock))
     else:
         kernelagent_python.app.launch(sys.argv[1:], stock=stock)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 # No history file: it is shared between kernels, and each one would add a thread.
 ARGUMENTS = ["--HistoryManager.enabled=False"]
+# matplotlib reads it once; the shell of a stock kernel sets it too late.
+PLOTS = "module://matplotlib_inline.backend_inline"
 
 
 @contextlib.contextmanager

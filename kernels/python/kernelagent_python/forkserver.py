@@ -16,17 +16,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import importlib
 import os
 import select
 import signal
 import sys
-import threading
 import traceback
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from kernelagent_python.app import launch_stock, leave, prepare_lean, without_debugger
+from kernelagent_python.app import launch_stock, leave
 from kernelagent_python.forking import (
     Channel,
     Marker,
@@ -34,71 +32,45 @@ from kernelagent_python.forking import (
     begin_life,
     fork_aside,
     fork_child,
-    settle_native_threads,
 )
-from kernelagent_python.lean.support import unsupported
+from kernelagent_python.preloading import refuse_what_cannot_be_forked, sentence
 from kernelagent_python.streams import flush_before_exit, real_exit
 from kernelagent_python.thread_limits import ThreadLimits
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_PLOTS = "module://matplotlib_inline.backend_inline"
-# Imported by the first cells of nearly everybody, after the fork 5 to 8 ms each time.
-_USUAL = (
-    "IPython.core.completerlib",
-    "IPython.core.ultratb",
-    "IPython.extensions.storemagic",
-    "pygments.formatters.terminal256",
-    "pygments.lexers.python",
-    "tornado.ioloop",
-    "tornado.platform.asyncio",
-    "concurrent.futures.thread",
-    "asyncio.runners",
-    "decimal",
-    "getpass",
-    "psutil",
-    "subprocess",
-)
 
 
-class Unusable(Exception):
-    """Kernels cannot be forked from this process; the reason is for people."""
-
-
-def serve(descriptor: int, preload: list[str], *, stock: bool) -> None:
+def serve(descriptor: int, prepare: Callable[[], Any]) -> None:
     """Build everything, then fork on request until the server goes.
 
-    Returns where it cannot serve, and in a stock kernel that was shut down.
+    `prepare` gives the application that each kernel is a copy of, without sockets; None where
+    kernels are of stock classes. Returns where it cannot serve, and in a stock kernel that was shut
+    down.
     """
     channel = Channel(descriptor)
     try:
         marker, limits = Marker(), ThreadLimits()
         # What is alive now stays alive: neither looked at nor moved in any kernel.
         gc.disable()
-        app = None if stock or unsupported() else prepare_lean([])
-        # matplotlib reads it once; the shell of a stock kernel sets it too late.
-        os.environ.setdefault("MPLBACKEND", _PLOTS)
-        _import(preload)
-        if app is not None:
-            from kernelagent_python.warming import warm
-
-            warm(app)
-        else:
-            with without_debugger():
-                importlib.import_module("kernelagent_python.stock")
-        _refuse_what_cannot_be_forked("a preloaded module")
+        app = prepare()
+        refuse_what_cannot_be_forked("a preloaded module")
         gc.collect()
         gc.freeze()
         gc.enable()
     except Exception as error:
-        channel.send({"op": "failed", "reason": _sentence(error)})
+        channel.send({"op": "failed", "reason": sentence(error)})
         return
     libc = ctypes.CDLL(None, use_errno=True)
     # Kernels are not to end with us, and we are to end after them: by the channel's end.
     libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     channel.send(
-        {"op": "ready", "kernel": "stock" if app is None else "lean", "modules": len(sys.modules)}
+        {
+            "op": "ready",
+            "kernel": "stock" if app is None else app.kind,
+            "modules": len(sys.modules),
+        }
     )
     first = _ForkServer(channel).serve()
     if app is None:
@@ -196,8 +168,7 @@ def _live(app: Any, request: Request, marker: Marker, limits: ThreadLimits) -> R
     content = request.content
     if content.get("env") is not None:
         _begin_fresh(content, marker, limits)
-        app.shell.init_environment()
-        os.environ.setdefault("MPLBACKEND", _PLOTS)
+        app.begin_fresh(content)
     # What was put in place before the fork takes this process for a child of user code.
     flush_before_exit()
     app.connection_file = content["connection_file"]
@@ -288,51 +259,7 @@ def _begin_fresh(content: dict[str, Any], marker: Marker, limits: ThreadLimits) 
     limits.restore(content["env"])
 
 
-def _import(preload: list[str]) -> None:
-    for name in _USUAL:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    for name in preload:
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            raise Unusable(f"the preload of {name} failed: {_sentence(error)}") from error
-        _refuse_what_cannot_be_forked(f"the preload of {name}")
-
-
-def _refuse_what_cannot_be_forked(culprit: str) -> None:
-    names = _other_threads()
-    if names:
-        settle_native_threads()
-        names = _other_threads()
-    if names:
-        count = f"{len(names)} thread{'s' if len(names) > 1 else ''}"
-        raise Unusable(
-            f"{culprit} has started {count} ({', '.join(names[:5])}), which a fork would not copy"
-        )
-    for entry in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            if "eventpoll" in str(entry.readlink()):
-                raise Unusable(f"{culprit} has made an event loop, which all kernels would share")
-
-
-def _other_threads() -> list[str]:
-    """The names of all threads but this one: Python's own where they have one."""
-    known = {str(thread.native_id): thread.name for thread in threading.enumerate()}
-    names = []
-    for task in Path("/proc/self/task").iterdir():
-        # It may end while we look.
-        with contextlib.suppress(OSError):
-            if task.name != str(os.getpid()):
-                names.append(known.get(task.name) or (task / "comm").read_text().strip())
-    return sorted(names)
-
-
 def _reseed() -> None:
     # `random` does so by itself.
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
-
-
-def _sentence(error: BaseException) -> str:
-    return str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"

@@ -8,12 +8,13 @@ import faulthandler
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ipykernel.kernelapp import IPKernelApp
 from IPython.core.application import BaseIPythonApplication
 
+from kernelagent_python.app import PLOTS
 from kernelagent_python.lean.channels import Channels
 from kernelagent_python.lean.interrupts import Interrupts
 from kernelagent_python.lean.kernel import LeanKernel
@@ -29,13 +30,16 @@ class LeanApplication(IPKernelApp):  # type: ignore[misc,unused-ignore] # untype
     still: the child calls `abandon`, then `attach` for itself.
     """
 
-    kernel: LeanKernel
+    kernel: Any
+    interrupts: Interrupts
+    streams: Sequence[LeanStream]
+    # What the fork server says of itself.
+    kind = "lean"
 
     def prepare(self, argv: list[str]) -> None:
         """Build the kernel and its shell; no thread, loop or socket is made."""
         initialize: Any = BaseIPythonApplication.initialize
         initialize(self, argv)
-        self.init_pdb()
         self.session.check_pid = False
         # Nobody can replay messages into our private sockets; the record of them would grow.
         self.session.digest_history_size = 0
@@ -44,6 +48,12 @@ class LeanApplication(IPKernelApp):  # type: ignore[misc,unused-ignore] # untype
         self.publisher = Publisher(self.session, self.interrupts)
         self.iopub_thread = self.publisher
         self.iopub_socket = self.publisher.background_socket
+        self.build()
+        self.channels: Channels | None = None
+
+    def build(self) -> None:
+        """Make the kernel and what belongs to its language; part of `prepare`."""
+        self.init_pdb()
         self._redirect()
         self._build_kernel()
         self.init_path()
@@ -51,7 +61,12 @@ class LeanApplication(IPKernelApp):  # type: ignore[misc,unused-ignore] # untype
         self.init_gui_pylab()
         self.init_extensions()
         self.init_code()
-        self.channels: Channels | None = None
+
+    def begin_fresh(self, content: Mapping[str, Any]) -> None:
+        """In a forked child: be the fresh kernel that was asked for, in its environment."""
+        del content
+        self.shell.init_environment()
+        os.environ.setdefault("MPLBACKEND", PLOTS)
 
     def attach(self, info: Mapping[str, Any], listeners: Mapping[str, int]) -> None:
         """Open sockets and pipes by a connection file's content; raises zmq.ZMQError, OSError."""
