@@ -11,10 +11,9 @@ from IPython.core.error import StdinNotImplementedError
 from traitlets import Float
 
 from kernelagent_python.scope import RunScope, ScopeError, configure
+from kernelagent_python.sidechannel import failure, scope_of
 from kernelagent_python.streams import drain_descriptors
 from kernelagent_python.variables import list_variables
-
-SIDE_CHANNEL = "kernelagent"
 
 _NO_INPUT = (
     "input() has nobody to ask: this run is answered in one piece. Run it as a stream "
@@ -139,14 +138,3 @@ class _NoShellChannelThread:
 
     def __bool__(self) -> bool:
         return False
-
-
-def scope_of(metadata: dict[str, Any] | None) -> dict[str, Any]:
-    """What a request's metadata says about environment and directory."""
-    return (metadata or {}).get(SIDE_CHANNEL) or {}
-
-
-def failure(error: BaseException) -> dict[str, Any]:
-    """The part of a reply that tells of `error`."""
-    name = type(error).__name__
-    return {"status": "error", "ename": name, "evalue": str(error), "traceback": []}

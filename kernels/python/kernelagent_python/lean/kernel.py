@@ -8,10 +8,11 @@ import sys
 from inspect import signature
 from typing import Any
 
-from kernelagent_python.kernel import KernelagentKernel, failure, scope_of
+from kernelagent_python.kernel import KernelagentKernel
 from kernelagent_python.lean.serving import LeanServing, Message
 from kernelagent_python.lean.streams import drain_all
 from kernelagent_python.scope import ScopeError
+from kernelagent_python.sidechannel import failure, scope_of
 
 
 class LeanKernel(LeanServing, KernelagentKernel):
