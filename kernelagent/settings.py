@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from kernelagent.errors import ConfigurationError
 
 ENV_PREFIX = "KERNELAGENT_"
+_LARGEST_POOL = 64
 
 # Settings whose value may be given as the name of a file that holds it: KERNELAGENT_X_FILE.
 _FILE_VARIANTS = ("jwt_secret", "jwt_public_key")
@@ -106,7 +107,13 @@ class Settings(BaseSettings):
     )
 
     pool_idle: int = Field(
-        1, ge=0, le=64, description="Warm, never-used kernels kept ready for each language."
+        1, ge=0, le=64, description="Warm, never-used Python kernels kept ready."
+    )
+    pools: Annotated[dict[str, int], NoDecode] = Field(
+        default_factory=dict,
+        description="The same for other languages, as `javascript=1,bash=2`. Kernels of languages "
+        "that are not named start when they are needed, the first of them in tens of "
+        "milliseconds to a second.",
     )
     max_kernels: int = Field(
         256, ge=1, description="Kernels alive at once; a session beyond that is refused with 409."
@@ -122,13 +129,14 @@ class Settings(BaseSettings):
     )
     fork_server: bool = Field(
         True,
-        description="Fork Python kernels from one process that has everything imported, which "
-        "makes them quick to start and small. Without it each kernel is started by itself.",
+        description="Fork kernels from a process that has everything imported (one for Python, a "
+        "light one for the other languages), which makes them quick to start and small. Without "
+        "it each kernel is started by itself.",
     )
     preload: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         None,
-        description="Modules that the fork server imports, separated by commas; default: numpy, "
-        "pandas, matplotlib.pyplot. None of them may start a thread.",
+        description="Modules that Python's fork server imports, separated by commas; default: "
+        "numpy, pandas, matplotlib.pyplot. None of them may start a thread.",
     )
     lean_kernel: bool = Field(
         True,
@@ -185,6 +193,26 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(name.strip() for name in value.split(",") if name.strip())
         return value
+
+    @field_validator("pools", mode="before")
+    @classmethod
+    def _read_pools(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+        return {name.strip().lower(): size.strip() for name, _, size in pairs}
+
+    @field_validator("pools")
+    @classmethod
+    def _check_pools(cls, value: dict[str, int]) -> dict[str, int]:
+        for name, size in value.items():
+            if not 0 <= size <= _LARGEST_POOL:
+                raise ValueError(f"{name}={size}: a pool holds 0 to {_LARGEST_POOL} kernels")
+        return value
+
+    def pool_size(self, language: str) -> int:
+        """Warm kernels of a language, named by its first name."""
+        return self.pools.get(language, self.pool_idle if language == "python" else 0)
 
     @field_validator("workspace", "state_dir", "runtime_dir")
     @classmethod

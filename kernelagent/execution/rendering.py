@@ -14,6 +14,9 @@ from kernelagent.responses import utc_timestamp
 CHART = "application/vnd.kernelagent.chart+json"
 TABLE = "application/vnd.dataframe+json"
 
+# The name of the error when code has ended with a status other than 0 and raised nothing.
+EXIT_STATUS = "ExitStatus"
+
 # Colours and movements of the cursor, and the marks of links and titles.
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 
@@ -68,6 +71,9 @@ def plain_text(text: str) -> str:
 
 def traceback_text(error: Output) -> str:
     """A traceback as a terminal would show it, without colours."""
+    if error["ename"] == EXIT_STATUS:
+        # A shell says nothing either when a command has failed.
+        return ""
     lines = error["traceback"] or [f"{error['ename']}: {error['evalue']}"]
     return plain_text("\n".join(lines)).rstrip("\n") + "\n"
 

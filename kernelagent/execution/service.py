@@ -96,6 +96,7 @@ class ExecutionService:
                     request.session_id or DEFAULT_SESSION, request.language
                 )
                 _check_language(self.engine, session, request.language)
+            _check_scope(session, run)
             feed = Feed(run.budget.bytes * 2) if streamed else None
             execution = session.submit(run, feed=feed)
             logs.session_id.set(session.id)
@@ -155,4 +156,14 @@ def _check_language(engine: Engine, session: Session, language: str | None) -> N
         raise InvalidRequest(
             f"session {session.id} runs {own.name}, not {language}",
             details={"language": own.name},
+        )
+
+
+def _check_scope(session: Session, run: RunRequest) -> None:
+    language = session.facts.language
+    if (run.env or run.cwd is not None) and not language.has_side_channel:
+        raise InvalidRequest(
+            f"{language.name} kernels cannot change their environment or directory for one run: "
+            "give `env` and `workdir` to POST /sessions",
+            details={"language": language.name},
         )

@@ -9,6 +9,7 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -330,8 +331,8 @@ class Engine:
         pool = self._pools.get(language.name)
         if pool is None:
             pool = self._pools[language.name] = Pool(
-                lambda: self._launcher.start(language),
-                min_idle=self.settings.pool_idle,
+                partial(self._launcher.start, language),
+                min_idle=self.settings.pool_size(language.name),
                 limit=self.settings.max_kernels,
             )
         return pool
@@ -366,7 +367,7 @@ def _source(kernel: Kernel) -> ForkSource:
     """What a copy of `kernel` is made from; raises BranchRefused."""
     if kernel.source is not None:
         return kernel.source
-    if not kernel.language.can_fork:
+    if not kernel.language.has_lean_kernel:
         raise BranchRefused(
             f"only Python kernels can be copied, not those of {kernel.language.name}"
         )

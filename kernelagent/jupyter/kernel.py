@@ -131,6 +131,7 @@ class Kernel:
                 connection_info=endpoint.info,
                 timeout=timeout,
                 memory=memory,
+                driver=language.driver,
             )
             await kernel._wait_until_ready(timeout)
         except BaseException as error:
@@ -179,10 +180,11 @@ class Kernel:
         self.provisioner.signal(signal.SIGKILL)
 
     async def configure(self, env: Mapping[str, str], cwd: Path | None) -> None:
-        """Set the session's environment and directory for good; raises DirectoryNotFound."""
+        """Set the session's environment and directory for good; raises DirectoryNotFound.
+
+        Only for kernels with a side channel: others are started with them.
+        """
         if not env and cwd is None:
-            return
-        if not self.language.has_side_channel:
             return
         content: dict[str, Any] = {"op": "configure", "env": dict(env)}
         if cwd is not None:

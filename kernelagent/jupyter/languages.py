@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import platform
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from traitlets import TraitError
 
 from kernelagent.errors import InvalidRequest, LanguageNotAvailable
+from kernelagent.jupyter.requirements import check_requirements, find_command
+
+log = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
-# name: (aliases, how to get it)
-_KNOWN: dict[str, tuple[tuple[str, ...], str]] = {
-    "python": (("python3", "py", "ipython"), "pip install ipykernel"),
-    "javascript": (("node", "nodejs", "js"), "no JavaScript kernel is part of this version"),
-    "bash": (("sh", "shell"), "no Bash kernel is part of this version"),
-    "go": (("golang",), "no Go kernel is part of this version"),
+# In the order in which they are told.
+_ALIASES: dict[str, tuple[str, ...]] = {
+    "python": ("python3", "py", "ipython"),
+    "javascript": ("node", "nodejs", "js"),
+    "typescript": ("ts",),
+    "bash": ("sh", "shell"),
+    "go": ("golang",),
 }
 
 
@@ -32,12 +39,15 @@ def kernels_directory() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """A language and the kernelspec that runs it; `missing` says why it cannot run, if so."""
+    """A language and the kernelspec that runs it; `missing` says why it cannot run, if so, and how
+    to mend that."""
 
     name: str
     aliases: tuple[str, ...]
     spec: KernelSpec | None
     missing: str | None = None
+    # Of what runs the code; empty if nobody knows.
+    version: str = ""
 
     @property
     def available(self) -> bool:
@@ -73,6 +83,17 @@ class Language:
         """The modules that its fork server imports unless the settings name others."""
         return tuple(self._extension.get("preload", ()))
 
+    @property
+    def driver(self) -> list[str]:
+        """For a host kernel: the path of its driver, and options."""
+        return self._fill(["", *self._extension.get("driver", ())], {})[1:]
+
+    @property
+    def fork_key(self) -> str:
+        """Equal for languages whose kernels one fork server can fork."""
+        command = self.fork_command(0)
+        return "\0".join([*map(os.path.normpath, command), *self.preload])
+
     def command(self, connection_file: Path) -> list[str]:
         """The argument vector that starts the kernel."""
         return self._fill(self.kernelspec.argv, {"{connection_file}": str(connection_file)})
@@ -86,12 +107,18 @@ class Language:
         extension: dict[str, Any] = self.kernelspec.metadata.get("kernelagent") or {}
         return extension
 
+    @property
+    def requirements(self) -> list[dict[str, Any]]:
+        """What its kernelspec says that it needs, for `check_requirements`."""
+        return list(self._extension.get("requires", ()))
+
+    @property
+    def placeholders(self) -> dict[str, str]:
+        """What stands for what in its kernelspec."""
+        return {"{resource_dir}": self.kernelspec.resource_dir, "{prefix}": sys.prefix}
+
     def _fill(self, template: list[str], values: dict[str, str]) -> list[str]:
-        values = {
-            **values,
-            "{resource_dir}": self.kernelspec.resource_dir,
-            "{prefix}": sys.prefix,
-        }
+        values = {**values, **self.placeholders}
         argv = list(template)
         # As in jupyter_client: a bare "python" means the interpreter that runs the server.
         if argv[0] in ("python", "python3"):
@@ -114,9 +141,14 @@ class Languages:
 
     @classmethod
     def load(cls, directory: Path | None = None) -> Languages:
-        """The known languages, with the kernelspecs found in `directory`."""
+        """Ours, with the kernelspecs found in `directory`, then those that users have installed.
+
+        A kernelspec of Jupyter's is known by its language and by its own name, unless a name is
+        taken.
+        """
         folder = directory or kernels_directory()
-        return cls([_load(name, *known, folder / name) for name, known in _KNOWN.items()])
+        ours = [_load(name, aliases, folder / name) for name, aliases in _ALIASES.items()]
+        return cls([*ours, *_installed(ours)] if directory is None else ours)
 
     def __iter__(self) -> Iterator[Language]:
         return iter(self._languages.values())
@@ -134,13 +166,37 @@ class Languages:
         return language
 
 
-def _load(name: str, aliases: tuple[str, ...], how: str, folder: Path) -> Language:
+def _load(name: str, aliases: tuple[str, ...], folder: Path) -> Language:
     if not (folder / "kernel.json").is_file():
-        return Language(name, aliases, None, how)
+        return Language(name, aliases, None, "its kernel is not part of this installation")
     try:
         spec = KernelSpec.from_resource_dir(str(folder))
     except (OSError, ValueError, TypeError, TraitError) as error:
         return Language(name, aliases, None, f"{folder / 'kernel.json'} cannot be read: {error}")
     if not spec.argv:
         return Language(name, aliases, None, f"{folder / 'kernel.json'} has no argv")
-    return Language(name, aliases, spec)
+    language = Language(name, aliases, spec)
+    found = check_requirements(language.requirements, language.placeholders)
+    version = found.version or (platform.python_version() if name == "python" else "")
+    return replace(language, missing=found.missing, version=version)
+
+
+def _installed(ours: Iterable[Language]) -> Iterator[Language]:
+    """What is installed for Jupyter and is none of ours, nor another kernel for ours."""
+    taken = {name for language in ours for name in (language.name, *language.aliases)}
+    manager = KernelSpecManager()
+    for kernel, folder in sorted(manager.find_kernel_specs().items()):
+        try:
+            spec = KernelSpec.from_resource_dir(folder)
+        except (OSError, ValueError, TypeError, TraitError) as error:
+            log.warning("the kernelspec in %s cannot be read: %s", folder, error)
+            continue
+        own = kernel.lower()
+        if own.startswith("kernelagent-") or own in taken or not spec.argv:
+            continue
+        names = [name for name in (spec.language.strip().lower(), own) if name not in taken]
+        names = list(dict.fromkeys(filter(None, names)))
+        program = spec.argv[0]
+        missing = None if find_command(program) else f"{program}, which runs it, is not installed"
+        taken.update(names)
+        yield Language(names[0], tuple(names[1:]), spec, missing)

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Launcher:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        # By language; languages whose kernels one process can fork share it.
         self._fork_servers: dict[str, ForkServer] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._runtime_dir: Path | None = None
@@ -68,13 +69,18 @@ class Launcher:
         self._context = zmq.Context()
         # One file descriptor per socket and peer; the default of 1023 ends at 250 kernels.
         self._context.set(zmq.MAX_SOCKETS, 8192)
+        opened: dict[str, ForkServer] = {}
         for language in languages:
             if language.available and language.can_fork and self._settings.fork_server:
-                self._open_fork_server(language)
+                key = language.fork_key
+                if key not in opened:
+                    opened[key] = self._open_fork_server(language)
+                self._fork_servers[language.name] = opened[key]
 
     async def close(self) -> None:
         """Called when all kernels have ended; nothing is left behind."""
-        await asyncio.gather(*(server.close() for server in self._fork_servers.values()))
+        servers = set(self._fork_servers.values())
+        await asyncio.gather(*(server.close() for server in servers))
         if self._context is not None:
             await asyncio.to_thread(self._context.destroy, 0)
         if isinstance(self._groups, MemoryGroups):
@@ -82,16 +88,20 @@ class Launcher:
         if self._runtime_dir is not None:
             await asyncio.to_thread(shutil.rmtree, self._runtime_dir, ignore_errors=True)
 
-    async def start(self, language: Language) -> Kernel:
+    async def start(
+        self, language: Language, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> Kernel:
         """A fresh kernel; raises KernelStartFailed.
 
-        If the fork server fails at it, it is replaced, and this kernel is started plainly.
+        `env` and `cwd` are for kernels that cannot be told later. If the fork server fails at it,
+        it is replaced, and this kernel is started plainly.
         """
+        launch = partial(self._launch, language, env=env or {}, cwd=cwd)
         server = self._fork_servers.get(language.name)
         generation = None if server is None else await server.generation()
         if server is not None and generation is not None:
             try:
-                kernel = await self._launch(language, _forked_by(generation))
+                kernel = await launch(_forked_by(generation))
             except ForkRefused as error:
                 # The system is short of something, which is not the fork server's fault.
                 log.warning("a kernel is started by itself: %s", error)
@@ -103,7 +113,7 @@ class Launcher:
             else:
                 server.forks += 1
                 return kernel
-        return await self._launch(language, PlainProvisioner)
+        return await launch(PlainProvisioner)
 
     async def copy(self, language: Language, source: ForkSource, *, force: bool = False) -> Kernel:
         """A kernel with all the state of the process behind `source`.
@@ -138,11 +148,16 @@ class Launcher:
         return parked
 
     async def _launch(
-        self, language: Language, provision: Callable[..., PlainProvisioner]
+        self,
+        language: Language,
+        provision: Callable[..., PlainProvisioner],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> Kernel:
         if self._context is None or self._runtime_dir is None:
             raise ServiceClosing("the service has not started")
-        env = kernel_environment({}, self._settings.kernel_env)
+        env = kernel_environment(env or {}, self._settings.kernel_env)
         if language.has_lean_kernel and not self._settings.lean_kernel:
             env["KERNELAGENT_STOCK_KERNEL"] = "1"
         kernel_id = uuid.uuid4().hex[:16]
@@ -152,7 +167,7 @@ class Launcher:
             self._context,
             kernel_id=kernel_id,
             runtime_dir=self._runtime_dir,
-            cwd=self._settings.workspace,
+            cwd=cwd or self._settings.workspace,
             env=env,
             timeout=self._settings.kernel_start_timeout,
             memory=memory,
@@ -168,18 +183,25 @@ class Launcher:
                 log.warning("a kernel's memory is only watched: %s", error)
         return KernelMemory(self.memory_limit, group)
 
-    def _open_fork_server(self, language: Language) -> None:
+    def _open_fork_server(self, language: Language) -> ForkServer:
         settings = self._settings
         spec = ForkServerSpec(
             language,
             kernel_environment({}, settings.kernel_env),
             settings.workspace,
-            language.preload if settings.preload is None else settings.preload,
+            settings.preload
+            if settings.preload is not None and language.preload
+            else language.preload,
             not settings.lean_kernel,
             settings.kernel_start_timeout,
         )
-        server = self._fork_servers[language.name] = ForkServer(spec)
+        server = ForkServer(spec)
         server.open()
+        return server
+
+    def _preload(self, language: Language) -> tuple[str, ...]:
+        wished = self._settings.preload
+        return wished if wished is not None and language.preload else language.preload
 
 
 async def _until_begun(process: ForkedProcess) -> None:

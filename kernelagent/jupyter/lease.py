@@ -121,9 +121,12 @@ class Lease:
         return notes
 
     async def _configured(self) -> Kernel:
+        facts = self._facts
+        if not facts.language.has_side_channel and (facts.env or facts.cwd is not None):
+            return await self._pool.start(facts.env, facts.cwd)
         kernel = await self._pool.lease()
         try:
-            await kernel.configure(self._facts.env, self._facts.cwd)
+            await kernel.configure(facts.env, facts.cwd)
         except BaseException as error:
             await self._pool.release(kernel, polite=False)
             if isinstance(error, TimeoutError):

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from kernelagent.errors import ServiceClosing, SessionLimit
@@ -33,7 +34,11 @@ class Pool:
     """
 
     def __init__(
-        self, start: Callable[[], Awaitable[Kernel]], *, min_idle: int, limit: int
+        self,
+        start: Callable[..., Awaitable[Kernel]],
+        *,
+        min_idle: int,
+        limit: int,
     ) -> None:
         self._start = start
         self._min_idle = min_idle
@@ -113,6 +118,13 @@ class Pool:
         finally:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
+
+    async def start(self, env: Mapping[str, str], cwd: Path | None) -> Kernel:
+        """A kernel that begins with `env` in `cwd`, since it cannot be told later.
+
+        Raises KernelStartFailed, SessionLimit.
+        """
+        return await self.adopt(lambda: self._start(env, cwd))
 
     async def adopt(self, make: Callable[[], Awaitable[Kernel]]) -> Kernel:
         """Count the kernel that `make` gives as leased; raises SessionLimit, and what it raises."""

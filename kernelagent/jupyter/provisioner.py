@@ -154,6 +154,7 @@ class ForkProvisioner(PlainProvisioner):
             "env": dict(env) if self._fresh else None,
             "cwd": str(kwargs["cwd"]) if self._fresh else None,
             "force": self._force,
+            "driver": kwargs["driver"],
             **memory.joining,
         }
         listeners = {name: sock.fileno() for name, sock in self._listeners.items()}

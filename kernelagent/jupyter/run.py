@@ -49,6 +49,8 @@ class Ending:
     message: str = ""
     state_lost: bool = False
     never_ran: bool = False
+    # What the kernel wants its caller to know beside the output.
+    note: str = ""
 
 
 @dataclass(slots=True)
@@ -236,6 +238,8 @@ class Run:
             message = f"{_used(self._excess)}; a process that the run had started was killed"
             message += ", the session's state is kept"
             return Ending(Outcome.OUT_OF_MEMORY, 137, count, message)
+        told = reply.get("kernelagent") or {}
+        state_lost = bool(told.get("state_lost"))
         if self._stopped.done():
             stop = self._stopped.result()
             how = "" if stop.outcome is Outcome.INTERRUPTED else "it was interrupted and "
@@ -243,7 +247,8 @@ class Run:
                 stop.outcome,
                 124 if stop.outcome is Outcome.TIMEOUT else 130,
                 count,
-                message=f"{stop.reason}; {how}the session's state is kept",
+                f"{stop.reason}; {how}the session's state is {'lost' if state_lost else 'kept'}",
+                state_lost,
             )
         if status in ("aborted", "abort"):
             return Ending(
@@ -259,10 +264,12 @@ class Run:
                 raise DirectoryNotFound(str(reply.get("evalue")))
             self._collector.take(Message("error", "", "", reply))
             error = self._collector.error
+        note = str(told.get("note") or "")
+        ending = Ending(Outcome.OK, 0, count, state_lost=state_lost, note=note)
         if error is not None and status != "ok":
-            exit_code = _exit_code(error)
-            return Ending(Outcome.OK if exit_code == 0 else Outcome.ERROR, exit_code, count)
-        return Ending(Outcome.OK, 0, count)
+            ending.exit_code = int(told.get("exit_code") or _exit_code(error))
+            ending.outcome = Outcome.OK if ending.exit_code == 0 else Outcome.ERROR
+        return ending
 
     def _ending_of_death(self) -> Ending:
         death = self._kernel.death()

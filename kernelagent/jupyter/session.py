@@ -364,7 +364,7 @@ class Session:
         self.runs += 1
         result = self._result(execution, collector, ending)
         result.late_outputs = self._lease.take_late()
-        result.notes = self._lease.take_notes()
+        result.notes = [*self._lease.take_notes(), *filter(None, [ending.note])]
         self._remember(execution, result)
         execution.finish(result)
         self._pool.settled()
@@ -425,7 +425,8 @@ class Session:
             execution.run = run
             ending = await run.go(content, {"kernelagent": scope} if scope else {})
             execution.run = None
-            if ending.state_lost:
+            # A kernel that has lost its state but not itself goes on.
+            if ending.state_lost and not kernel.alive:
                 await self._lease.drop(kernel)
             if not ending.never_ran or attempt == _ABORT_RETRIES:
                 return ending

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from kernelagent.errors import InvalidRequest, LanguageNotAvailable
 from kernelagent.jupyter import languages as module
-from kernelagent.jupyter.languages import Languages, kernels_directory
+from kernelagent.jupyter.languages import Language, Languages, kernels_directory
+from kernelagent.jupyter.requirements import find_command
 
 
 def write_spec(folder: Path, name: str, **spec: Any) -> None:
@@ -50,9 +52,10 @@ def test_no_name_means_two_languages() -> None:
 
 
 def test_an_unknown_language_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidRequest, match=r"'cobol'.*python, javascript, bash, go") as refusal:
-        Languages.load().find("cobol")
-    assert refusal.value.details == {"languages": ["python", "javascript", "bash", "go"]}
+    with pytest.raises(InvalidRequest, match=r"'cobol'.*python, javascript, .*bash, go") as refusal:
+        Languages.load(kernels_directory()).find("cobol")
+    ours = ["python", "javascript", "typescript", "bash", "go"]
+    assert refusal.value.details == {"languages": ours}
 
 
 def test_a_name_without_end_is_shortened_in_the_refusal() -> None:
@@ -122,6 +125,100 @@ def test_a_kernelspec_says_whether_its_kernel_has_a_side_channel(
     assert Languages.load(tmp_path).find("go").has_side_channel is expected
 
 
+def test_what_a_language_needs_is_looked_for(tmp_path: Path) -> None:
+    def needing(*requirements: dict[str, Any]) -> Language:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        write_spec(folder, "go", metadata={"kernelagent": {"requires": requirements}})
+        return Languages.load(folder).find("go")
+
+    how = "get it in {resource_dir}"
+    fine = {"command": "python3", "version": ["--version"], "at_least": "3.9", "how": how}
+    assert needing(fine).available
+    assert needing(fine).version.startswith("3.")
+    newer = needing(fine | {"at_least": "99.1"})
+    assert newer.missing is not None
+    assert re.search(r"python3 99\.1 or newer is needed, .* is 3\.\d.*: get it in /", newer.missing)
+    absent = needing({"command": "no-such-program", "how": how})
+    assert str(absent.missing).startswith("no-such-program is not installed: get it in /")
+    broken = needing({"command": "false", "how": how})
+    assert str(broken.missing).startswith("false does not work (")
+    file = needing(fine, {"file": "{resource_dir}/node_modules", "how": "npm ci"})
+    assert file.missing == "node_modules is missing: npm ci"
+    assert file.version.startswith("3.")
+    assert needing({"file": "{resource_dir}/kernel.json", "how": how}).available
+
+
+def test_a_program_beside_the_interpreter_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert find_command(Path(sys.executable).name) == sys.executable
+    assert find_command("no-such-program") is None
+
+
+@pytest.fixture
+def jupyter_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which Jupyter finds kernelspecs."""
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    (tmp_path / "kernels").mkdir()
+    return tmp_path / "kernels"
+
+
+def test_kernelspecs_that_users_have_installed_are_languages(jupyter_path: Path) -> None:
+    write_spec(jupyter_path, "ir", argv=[sys.executable], language="R")
+    languages = Languages.load()
+    found = languages.find("r")
+    assert found is languages.find("IR") is languages.find("R")
+    assert (found.name, found.aliases, found.available) == ("r", ("ir",), True)
+    assert not found.has_side_channel
+    assert not found.can_fork
+    assert [language.name for language in languages][:5] == [
+        "python",
+        "javascript",
+        "typescript",
+        "bash",
+        "go",
+    ]
+
+
+def test_an_installed_kernelspec_takes_no_name_of_ours(jupyter_path: Path) -> None:
+    write_spec(jupyter_path, "mine", argv=[sys.executable], language="python")
+    write_spec(jupyter_path, "bash", argv=[sys.executable], language="sh")
+    write_spec(jupyter_path, "kernelagent-go", argv=[sys.executable], language="go")
+    write_spec(jupyter_path, "zwei", argv=[sys.executable], language="r")
+    write_spec(jupyter_path, "eins", argv=[sys.executable], language="r")
+    languages = Languages.load()
+    assert languages.find("mine").kernelspec.argv == [sys.executable]
+    assert languages.find("python").name == "python"
+    assert languages.find("bash").has_side_channel
+    # The second kernel of a language is known by its own name.
+    assert languages.find("r") is languages.find("eins")
+    assert languages.find("zwei").name == "zwei"
+    names = [name for language in languages for name in (language.name, *language.aliases)]
+    assert len(names) == len(set(names))
+
+
+def test_an_installed_kernelspec_may_be_damaged_or_lack_its_program(jupyter_path: Path) -> None:
+    write_spec(jupyter_path, "odd", argv=["/no/such/interpreter"], language="odd")
+    (jupyter_path / "bad").mkdir()
+    (jupyter_path / "bad" / "kernel.json").write_text("{")
+    languages = Languages.load()
+    odd = languages.find("odd")
+    assert odd.missing == "/no/such/interpreter, which runs it, is not installed"
+    with pytest.raises(InvalidRequest):
+        languages.find("bad")
+
+
+def test_languages_of_one_fork_server_have_one_key(tmp_path: Path) -> None:
+    fork = ["python", "{resource_dir}/../host/launch.py", "--fork-server", "{descriptor}"]
+    metadata = {"kernelagent": {"fork_server": fork, "driver": ["{resource_dir}/driver.py", "-x"]}}
+    write_spec(tmp_path, "bash", metadata=metadata)
+    write_spec(tmp_path, "go", metadata=metadata)
+    languages = Languages.load(tmp_path)
+    bash, go = languages.find("bash"), languages.find("go")
+    assert bash.fork_key == go.fork_key
+    assert bash.driver == [f"{tmp_path}/bash/driver.py", "-x"]
+    assert Languages.load().find("python").fork_key != go.fork_key
+
+
 def test_kernels_of_an_installed_package_come_before_those_of_a_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +229,9 @@ def test_kernels_of_an_installed_package_come_before_those_of_a_checkout(
     assert kernels_directory() == package / "_kernels"
 
 
-@pytest.mark.parametrize("folder", [path.name for path in kernels_directory().iterdir()])
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent.name for path in kernels_directory().glob("*/kernel.json"))
+)
 def test_each_kernel_that_we_ship_is_a_known_language_with_a_whole_kernelspec(folder: str) -> None:
     language = Languages.load().find(folder)
     assert language.name == folder
