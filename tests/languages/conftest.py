@@ -1,0 +1,42 @@
+"""Servers whose kernels are forked, and plain ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import Server, start_server, stop_server
+from tests.languages.snippets import SNIPPETS, Snippets
+
+
+@pytest.fixture(scope="session", params=["forked", "plain"])
+def languages_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server for all tests that leave it as it was."""
+    root = tmp_path_factory.mktemp(f"languages-{request.param}")
+    running = start_server(
+        root / "workspace",
+        root / "state",
+        KERNELAGENT_FORK_SERVER="true" if request.param == "forked" else "false",
+        KERNELAGENT_POOL_IDLE="0",
+        KERNELAGENT_INTERRUPT_GRACE="1.5",
+    )
+    try:
+        yield running
+    finally:
+        stop_server(running)
+
+
+@pytest.fixture(params=list(SNIPPETS))
+def language(request: pytest.FixtureRequest) -> str:
+    """Each language that we ship."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def snippets(language: str) -> Snippets:
+    """The programs of the language."""
+    return SNIPPETS[language]
