@@ -33,13 +33,14 @@ docs: $(DEVELOPING)  ## write the parts of the documentation that are generated
 
 setup: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml scripts/setup.sh
+$(INSTALLED): pyproject.toml scripts/setup.sh scripts/languages.sh kernels/javascript/package-lock.json
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/setup.sh
 	@touch $@
 
 $(DEVELOPING): $(INSTALLED)
 	@echo "Installing what the checks and tests need"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,rich-tests,clients]'
+	@sh scripts/test-packages.sh
 	@touch $@
 
 clean:

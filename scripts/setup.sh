@@ -19,6 +19,7 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 echo "Installing kernelagent and what it needs"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable .
+VENV="$venv" sh scripts/languages.sh
 echo "Registering the kernelspecs"
 "$venv/bin/kernelagent" kernelspec install --sys-prefix
 # The first import of matplotlib looks for fonts, which takes seconds: not the first user's.

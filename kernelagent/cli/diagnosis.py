@@ -23,7 +23,7 @@ from kernelagent.errors import ApiError, KernelagentError
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.execution import RunRequest
 from kernelagent.jupyter.kernel import kernel_environment
-from kernelagent.jupyter.languages import Languages
+from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.memory import default_limit
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.jupyter.run import Outcome
@@ -89,7 +89,7 @@ def diagnose(settings: Settings) -> Iterator[Check]:
     yield from _packages()
     languages = Languages.load()
     yield from _languages(languages)
-    yield from asyncio.run(_kernel(settings))
+    yield from asyncio.run(_kernels(settings))
     yield from _libraries(settings, languages)
     yield from _directories(settings)
     yield _memory(settings)
@@ -139,17 +139,19 @@ def _packages() -> Iterator[Check]:
 def _languages(languages: Languages) -> Iterator[Check]:
     for language in languages:
         if language.available:
-            yield Check("languages", language.name, OK, language.kernelspec.display_name)
+            known = f"{language.kernelspec.display_name} {language.version}".strip()
+            yield Check("languages", language.name, OK, known)
             continue
         status = MISSING if language.name == "python" else ABSENT
-        yield Check("languages", language.name, status, "not available", language.missing or "")
+        why, _, how = (language.missing or "").partition(": ")
+        yield Check("languages", language.name, status, why or "not available", how)
 
 
-async def _kernel(settings: Settings) -> list[Check]:
-    """Start a Python kernel as the service does, and run something in it."""
+async def _kernels(settings: Settings) -> list[Check]:
+    """Start kernels as the service does, and run something in the Python one."""
     how = "see what it says; kernelagent serve --log-level debug tells more"
     with tempfile.TemporaryDirectory(prefix="ka-doctor-") as folder:
-        trial = settings.model_copy(update={"workspace": Path(folder), "pool_idle": 0})
+        trial = settings.model_copy(update={"workspace": Path(folder), "pool_idle": 0, "pools": {}})
         try:
             async with Engine(trial) as engine:
                 # The fork server is ready with the first session.
@@ -159,6 +161,7 @@ async def _kernel(settings: Settings) -> list[Check]:
                 ready = time.monotonic() - started
                 request = RunRequest("1 + 1", 10.0, 10.0, 20.0, Budget(65536, 10))
                 result = await session.submit(request).finished
+                others = [await _start(engine, language) for language in engine.languages]
                 fork_servers, memory = engine.fork_server_facts, engine.memory_facts
         except (KernelagentError, OSError) as error:
             details = error.details if isinstance(error, ApiError) else {}
@@ -175,6 +178,7 @@ async def _kernel(settings: Settings) -> list[Check]:
             else f"started, but did not run: {result.message}",
             how,
         ),
+        *filter(None, others),
         _fork_server(settings, fork_servers.get("python")),
         _check(
             "kernel",
@@ -187,6 +191,21 @@ async def _kernel(settings: Settings) -> list[Check]:
             otherwise=ABSENT,
         ),
     ]
+
+
+async def _start(engine: Engine, language: Language) -> Check | None:
+    """Start a kernel of any language but Python; None if it is not there."""
+    if language.name == "python" or not language.available:
+        return None
+    name, started = f"{language.name} kernel", time.monotonic()
+    try:
+        session = await engine.create_session(language=language.name)
+    except ApiError as error:
+        said = "; ".join([str(error), *(str(value) for value in error.details.values())])
+        return Check("kernel", name, ABSENT, said[:1000], "see what it says")
+    took = f"started in {(time.monotonic() - started) * 1000:.0f} ms"
+    await engine.close_session(session.id)
+    return Check("kernel", name, OK, took)
 
 
 def _fork_server(settings: Settings, facts: dict[str, Any] | None) -> Check:

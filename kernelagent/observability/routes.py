@@ -141,6 +141,9 @@ async def info(request: Request) -> dict[str, Any]:
                 "aliases": list(language.aliases),
                 "available": language.available,
                 "missing": language.missing,
+                "version": language.version,
+                "display_name": language.kernelspec.display_name if language.available else "",
+                "pool": settings.pool_size(language.name),
             }
             for language in engine.languages
         ],

@@ -190,7 +190,7 @@ async def test_environment_and_directory_of_a_session_stay(
     (folder / "below").mkdir(parents=True, exist_ok=True)
     wanted = {"language": language, "env": {"KA_TEST": "kept"}, "workdir": str(folder)}
     async with session(server, **wanted) as session_id:
-        fields = {"session_id": session_id, "timeout": PATIENCE}
+        fields: dict[str, Any] = {"session_id": session_id, "timeout": PATIENCE}
         for _ in range(2):
             assert (await run(server, snippets.environment, **fields))["stdout"] == "[kept]\n"
             assert (await run(server, snippets.directory, **fields))["stdout"] == f"{folder}\n"
@@ -334,7 +334,7 @@ async def test_a_restart_loses_the_state_and_nothing_else(
 async def test_an_isolated_run_has_a_kernel_of_its_own(
     server: Server, snippets: Snippets, language: str
 ) -> None:
-    fields = {"language": language, "isolated": True, "timeout": PATIENCE}
+    fields: dict[str, Any] = {"language": language, "isolated": True, "timeout": PATIENCE}
     await run(server, snippets.remember, **fields)
     assert "42" not in (await run(server, snippets.recall, **fields))["stdout"]
     assert (await run(server, snippets.hello, **fields))["stdout"] == "hello\n"

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Installs the system's packages that some tests need, as root; says which tests are skipped else.
+set -u
+
+packages="r-cran-irkernel"
+missing=
+for package in $packages; do
+    dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
+        missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "Installing$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    # Word by word on purpose.
+    # shellcheck disable=SC2086
+    apt-get install -y -qq --no-install-recommends $missing >/dev/null && exit 0
+fi
+echo "Not installed:$missing; the tests that need it are skipped" >&2
+exit 0
