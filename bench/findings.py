@@ -83,6 +83,18 @@ class Findings:
             )
         )
 
+    def expect_at_most(self, case: str, variant: str, times: float, *, baseline: str) -> None:
+        """Hold the median of `variant`, as a multiple of that of `baseline`, against a bound."""
+        ratio = self._row(case, variant).median / self._row(case, baseline).median
+        self.targets.append(
+            Target(
+                f"{case}: {variant} against {baseline}",
+                f"at most {times:g} times as long",
+                f"{ratio:.2f} times",
+                ratio <= times,
+            )
+        )
+
     def expect_below(self, case: str, limit: float, *, ours: str = OURS, p95: bool = False) -> None:
         """Hold the median, or the 95th percentile, of `ours` against an upper bound."""
         row = self._row(case, ours)

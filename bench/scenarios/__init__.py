@@ -11,6 +11,7 @@ from bench.scenarios import (
     first_plot,
     floods,
     interrupts,
+    languages,
     leaks,
     memory,
     notebook,
@@ -39,6 +40,7 @@ SCENARIOS: dict[str, Scenario] = {
     "interrupts": Scenario("interrupts around the end of a cell", interrupts.run),
     "floods": Scenario("much output", floods.run),
     "leaks": Scenario("what a hundred sessions leave behind", leaks.run),
+    "languages": Scenario("languages beside Python", languages.run),
     "notebook": Scenario("a notebook of 20 cells", notebook.run),
     "soak": Scenario("what two thousand rough sessions leave behind", soak.run, on_demand=True),
 }
