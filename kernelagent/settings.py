@@ -210,9 +210,10 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name}={size}: a pool holds 0 to {_LARGEST_POOL} kernels")
         return value
 
-    def pool_size(self, language: str) -> int:
-        """Warm kernels of a language, named by its first name."""
-        return self.pools.get(language, self.pool_idle if language == "python" else 0)
+    def pool_size(self, language: str, *aliases: str) -> int:
+        """Warm kernels of a language, by its name or one of its aliases."""
+        named = [self.pools[name] for name in (language, *aliases) if name in self.pools]
+        return max(named, default=self.pool_idle if language == "python" else 0)
 
     @field_validator("workspace", "state_dir", "runtime_dir")
     @classmethod

@@ -182,6 +182,10 @@ def test_a_refused_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> No
         ("keepalive", "0"),
         ("pool_idle", "-1"),
         ("pool_idle", "65"),
+        ("pools", "javascript"),
+        ("pools", "javascript=x"),
+        ("pools", "bash=65"),
+        ("pools", "bash=-1"),
         ("max_kernels", "0"),
         ("max_sessions", "0"),
         ("session_idle_timeout", "-1"),
@@ -198,6 +202,17 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_variable(
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigurationError, match=f"^{variable}: "):
         load_settings()
+
+
+def test_pools_are_set_by_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().pool_size("python") == 1
+    assert load_settings().pool_size("bash", "sh") == 0
+    monkeypatch.setenv("KERNELAGENT_POOLS", " JS=2, bash=1,python=3,")
+    settings = load_settings(pool_idle=5)
+    assert settings.pool_size("javascript", "node", "js") == 2
+    assert settings.pool_size("bash") == 1
+    assert settings.pool_size("python") == 3
+    assert settings.pool_size("go") == 0
 
 
 @pytest.mark.parametrize(

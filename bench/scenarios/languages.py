@@ -138,8 +138,9 @@ def _expect_flood(shown: Shown) -> None:
 def _peer_kernel() -> Iterator[Callable[[str], Shown]]:
     """bash_kernel without any server, driven by jupyter_client."""
     manager = KernelManager()
-    # Its kernelspec need not be installed.
-    manager.kernel_spec.argv = [sys.executable, "-m", "bash_kernel", "-f", "{connection_file}"]
+    specification: Any = manager.kernel_spec
+    # Its own kernelspec need not be installed.
+    specification.argv = [sys.executable, "-m", "bash_kernel", "-f", "{connection_file}"]
     manager.start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     client: Any = manager.client()
     try:

@@ -15,6 +15,7 @@ from typing import Any
 
 from kernelagent.errors import (
     BranchRefused,
+    ConfigurationError,
     DirectoryNotFound,
     InvalidRequest,
     ServiceClosing,
@@ -81,6 +82,11 @@ class Engine:
                     self.settings.max_kernels,
                     wanted,
                 )
+            for name in self.settings.pools:
+                try:
+                    self.languages.find(name)
+                except InvalidRequest as error:
+                    raise ConfigurationError(f"KERNELAGENT_POOLS: {error}") from None
             await self._launcher.open(self.languages)
             for language in self.languages:
                 if language.available:
@@ -332,7 +338,7 @@ class Engine:
         if pool is None:
             pool = self._pools[language.name] = Pool(
                 partial(self._launcher.start, language),
-                min_idle=self.settings.pool_size(language.name),
+                min_idle=self.settings.pool_size(language.name, *language.aliases),
                 limit=self.settings.max_kernels,
             )
         return pool

@@ -143,7 +143,7 @@ async def info(request: Request) -> dict[str, Any]:
                 "missing": language.missing,
                 "version": language.version,
                 "display_name": language.kernelspec.display_name if language.available else "",
-                "pool": settings.pool_size(language.name),
+                "pool": settings.pool_size(language.name, *language.aliases),
             }
             for language in engine.languages
         ],

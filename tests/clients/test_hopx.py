@@ -67,3 +67,44 @@ def test_identity_and_sessions(sandbox: Any, server: Server) -> None:
     assert sandbox.get_agent_info()["agent"] == "kernelagent"
     sandbox.run_code("1", working_dir=str(server.workspace))
     assert "default-python" in [item["id"] for item in sandbox.get_jupyter_sessions()]
+
+
+# As the published cookbook has them: whole programs, the first one with a blank line before it.
+_PROGRAMS = {
+    "javascript": (
+        "const numbers = [1, 2, 3, 4, 5];\n"
+        "const doubled = numbers.map(n => n * 2);\n"
+        "console.log('Doubled:', doubled);\n"
+        "console.log(`Sum: ${doubled.reduce((a, b) => a + b, 0)}`);",
+        "Doubled: [ 2, 4, 6, 8, 10 ]\nSum: 30\n",
+    ),
+    "bash": (
+        'set -e\nfor i in 1 2 3; do\n  echo "Line $i"\ndone\nls -d / | wc -l',
+        "Line 1\nLine 2\nLine 3\n1\n",
+    ),
+    "go": (
+        '\npackage main\n\nimport (\n\t"fmt"\n\t"strings"\n)\n\n'
+        'func main() {\n\tfmt.Println(strings.ToUpper("hello from go"))\n}\n',
+        "HELLO FROM GO\n",
+    ),
+    "python": ("import sys\nprint('Python', sys.version_info.major)", "Python 3\n"),
+}
+
+
+@pytest.mark.parametrize("language", _PROGRAMS)
+def test_programs_in_all_four_languages(sandbox: Any, server: Server, language: str) -> None:
+    code, expected = _PROGRAMS[language]
+    for _ in range(2):
+        result = sandbox.run_code(
+            code, language=language, timeout=60, working_dir=str(server.workspace)
+        )
+        assert (result.stdout, result.stderr, result.exit_code) == (expected, "", 0)
+        assert result.success
+
+
+def test_environment_in_other_languages(sandbox: Any, server: Server) -> None:
+    for language, code in (("bash", 'echo "$X"'), ("javascript", "console.log(process.env.X)")):
+        result = sandbox.run_code(
+            code, language=language, env={"X": "1'2"}, working_dir=str(server.workspace)
+        )
+        assert result.stdout == "1'2\n"

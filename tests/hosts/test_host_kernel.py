@@ -8,13 +8,19 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from jupyter_client.kernelspec import KernelSpec
 
-from kernelagent.errors import BranchRefused, DirectoryNotFound, KernelStartFailed
+from kernelagent.errors import (
+    BranchRefused,
+    ConfigurationError,
+    DirectoryNotFound,
+    KernelStartFailed,
+)
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.execution import Feed, Prompt, Result, RunRequest
 from kernelagent.jupyter.languages import Language, Languages, kernels_directory
@@ -365,6 +371,20 @@ async def test_a_kernel_that_is_killed_leaves_no_host(session: Session) -> None:
     async with asyncio.timeout(5):
         while any(map(lives, family)):
             await asyncio.sleep(0.01)
+
+
+async def test_a_pool_of_any_language_by_any_name(settings: Settings, tmp_path: Path) -> None:
+    language = replace(mirror(tmp_path), aliases=("glass",))
+    changed = settings.model_copy(update={"pools": {"glass": 2}})
+    async with Engine(changed, Languages([language])) as engine, asyncio.timeout(20):
+        while engine.pool_facts["mirror"]["idle"] < 2:
+            await asyncio.sleep(0.01)
+        session = await engine.create_session(language="glass")
+        assert await value(session, "value 1") == "1"
+    with pytest.raises(ConfigurationError, match="KERNELAGENT_POOLS: unknown language 'lens'"):
+        await Engine(
+            settings.model_copy(update={"pools": {"lens": 1}}), Languages([language])
+        ).__aenter__()
 
 
 async def test_a_host_that_does_not_start_is_told(settings: Settings, tmp_path: Path) -> None:
