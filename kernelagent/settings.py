@@ -199,8 +199,14 @@ class Settings(BaseSettings):
     def _read_pools(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
-        return {name.strip().lower(): size.strip() for name, _, size in pairs}
+        sizes = {}
+        for pair in filter(None, map(str.strip, value.split(","))):
+            name, _, size = pair.partition("=")
+            try:
+                sizes[name.strip().lower()] = int(size)
+            except ValueError:
+                raise ValueError(f"{pair!r} is not LANGUAGE=NUMBER") from None
+        return sizes
 
     @field_validator("pools")
     @classmethod
