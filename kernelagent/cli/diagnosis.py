@@ -144,7 +144,7 @@ def _languages(languages: Languages) -> Iterator[Check]:
             continue
         status = MISSING if language.name == "python" else ABSENT
         why, _, how = (language.missing or "").partition(": ")
-        yield Check("languages", language.name, status, why or "not available", how)
+        yield Check("languages", language.name, status, why, how or "install kernelagent anew")
 
 
 async def _kernels(settings: Settings) -> list[Check]:
