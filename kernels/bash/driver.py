@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -30,7 +31,8 @@ _ANSWER = 10.0
 # How often we look whether something waits for a line, while somebody could answer.
 _LOOK = 0.03
 # How long an interrupted shell may take to come back before it is called.
-_CALL = 0.05
+_CALL = 0.02
+_MOST_CALLS = 20
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _WORD = re.compile(r"[^\s;|&()<>'\"`=]*\Z")
 _END_OF_FILE = b"\x04"
@@ -64,6 +66,8 @@ class Driver(BaseDriver):
         self._asks = False
         self._asked = False
         self._interrupted = False
+        self._calls = 0
+        self._signalled: set[int] = set()
         self._note = ""
 
     def start(self) -> None:
@@ -81,7 +85,8 @@ class Driver(BaseDriver):
 
     @property
     def pid(self) -> int:
-        return self._live.pid
+        pid: int = self._live.pid
+        return pid
 
     @property
     def descriptors(self) -> Sequence[int]:
@@ -128,9 +133,12 @@ class Driver(BaseDriver):
     def interrupt(self) -> None:
         shell = self._live
         self._interrupted = True
-        group = shell.control.foreground
-        # To the whole group, as Ctrl-C does, whatever the terminal makes of that key now.
-        os.killpg(group if group > 0 else shell.pid, signal.SIGINT)
+        self._calls = 0
+        # Another interrupt is for all that still runs.
+        self._signalled = set()
+        self._signal_foreground()
+        # Between two commands it is the shell's turn.
+        os.kill(shell.pid, signal.SIGINT)
         if self._timer is not None:
             self._timer.set(_CALL)
 
@@ -226,8 +234,13 @@ class Driver(BaseDriver):
         if not self._running or timer is None:
             return
         if self._interrupted:
-            # Its own sign of being back may be gone; a cell that runs on will not read this.
-            shell.control.type(f" . {shell.folder}/settle\n".encode())
+            timer.set(_CALL)
+            # One that the shell was about to start has not had the signal.
+            self._signal_foreground()
+            if 0 < self._calls <= _MOST_CALLS:
+                # Its own sign of being back may be gone; a cell that runs on will not read this.
+                shell.control.type(f" . {shell.folder}/settle\n".encode())
+            self._calls += 1
             return
         timer.set(_LOOK)
         if self._asked or shell.control.unread:
@@ -236,6 +249,18 @@ class Driver(BaseDriver):
             self._asked = True
             self._put_out_all()
             self._listener.ask("", password=not shell.control.echoes)
+
+    def _signal_foreground(self) -> None:
+        """Send SIGINT, once, to the process group that the terminal belongs to now.
+
+        By a signal and not by the key, which programs can disarm.
+        """
+        shell = self._live
+        group = shell.control.foreground
+        if group > 0 and group != os.getpgid(shell.pid) and group not in self._signalled:
+            self._signalled.add(group)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGINT)
 
     def _put_out_all(self) -> None:
         for name, output in self._live.outputs.items():
@@ -294,7 +319,8 @@ class Driver(BaseDriver):
         answer.write_bytes(b"")
         shell.order(script, task)
         shell.wait_for(lambda report: report == ["answered"], _ANSWER, self.take)
-        return answer.read_bytes()
+        content: bytes = answer.read_bytes()
+        return content
 
 
 def _split(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

@@ -52,7 +52,8 @@ class OutputFilter:
                 data = data[mark + len(self._mark) :]
                 continue
             if cell >= 0:
-                yield data[:cell] + self._cell_name
+                # An interactive shell begins with its own name.
+                yield data[:cell].removesuffix(b"bash: ") + self._cell_name
                 data = data[cell + len(self._cell_path) :]
                 continue
             break

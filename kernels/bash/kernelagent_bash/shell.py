@@ -94,8 +94,9 @@ class Shell:
         """End it and what it has started; leave nothing."""
         if self._process is not None:
             end_process(self._process)
-        for terminal in (self.control, *self.outputs.values()):
-            terminal.close()
+        self.control.close()
+        for output in self.outputs.values():
+            output.close()
         if self._report_pipe >= 0:
             os.close(self._report_pipe)
         shutil.rmtree(self.folder, ignore_errors=True)
