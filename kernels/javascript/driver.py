@@ -5,6 +5,7 @@ Beyond what every host that speaks JSON lines says, it writes
     {"op": "parts"}, {"op": "part", "data": base64}..., {"op": "whole"}     a long message in parts
     {"op": "bytes", "name", "data": base64}     output that is not text
     {"op": "guarded"} | {"op": "unguarded"}     whether SIGINT stops the code
+    {"op": "cut"}                               it wants to be stopped by SIGINT
     {"op": "child", "others": [pid]}            it waits for a child, which is none of the others
     {"op": "settle"}                            what children wrote so far comes before what follows
 
@@ -99,6 +100,9 @@ class Driver(JsonDriver):
             case "guarded":
                 self._guarded = True
                 self._signal()
+            case "cut":
+                if self._guarded:
+                    super().interrupt()
             case "unguarded":
                 self._guarded = False
                 self._other_children = None

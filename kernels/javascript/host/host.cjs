@@ -67,7 +67,7 @@ function configure({ id, env, unset, cwd }) {
 function report(event, heading) {
   const listener = (error) => {
     // Others may have taken it over.
-    if (run.isExit(error) || process.listeners(event).some((other) => other !== listener)) return;
+    if (run.isExit(error) || region.isUnwinding(error) || process.listeners(event).some((other) => other !== listener)) return;
     const { traceback } = failures.describe(error);
     const text = traceback.join('\n').replace(/^Uncaught /, '');
     channel.stream('stderr', `${heading} ${text}\n`);

@@ -36,7 +36,7 @@ function begin(request) {
   input.setRun(run);
   const prepared = source.prepare(request.code, typescript, request.count);
   if (prepared.failure) fail(run, prepared.failure);
-  else importNext(run, prepared, 0);
+  else region.turn(() => importNext(run, prepared, 0));
 }
 
 // One after the other, as their order is what a module promises.
@@ -68,7 +68,9 @@ function importNext(current, prepared, index) {
         failed(new node.SyntaxError(text));
         return;
       }
-      bind(current, namespace, wanted.names, () => importNext(current, prepared, index + 1));
+      region.turn(() => {
+        bind(current, namespace, wanted.names, () => importNext(current, prepared, index + 1));
+      });
     },
     failed,
   );
@@ -76,14 +78,10 @@ function importNext(current, prepared, index) {
 
 function bind(current, namespace, names, done) {
   if (names.length === 0) return done();
-  const targets = names.map(([name, local]) => (name === '*' ? `${local} = 0` : `${JSON.stringify(name)}: ${local}`));
-  const parts = names.filter(([name]) => name !== '*').map((_, index) => index);
   const given = { __proto__: null };
   names.forEach(([name, local], index) => {
     given[`n${index}`] = name === '*' ? namespace : namespace[name];
   });
-  void targets;
-  void parts;
   Object.defineProperty(node.global, 'import·names', { configurable: true, value: given });
   const code = `const { ${names.map(([, local], index) => `n${index}: ${local}`).join(', ')} } = globalThis['import·names'];`;
   evaluateIn(current, code, undefined, () => {
@@ -117,7 +115,7 @@ function request(current, method, parameters, done) {
   const whole = region.guard(() => {
     inspector.call(method, parameters, (given) => {
       if (inside) answer = given;
-      else done(given);
+      else if (!current.over) region.turn(() => done(given));
     });
   });
   inside = false;
@@ -188,7 +186,7 @@ function show(current, make, value) {
   else if (types.isPromise(data)) {
     then(
       data,
-      (own) => current.over || show(current, () => values.finish(value, own), value),
+      (own) => region.turn(() => current.over || show(current, () => values.finish(value, own), value)),
       (error) => current.over || fail(current, failures.describe(error)),
     );
   } else {
@@ -259,6 +257,15 @@ const isExit = (error) => typeof error === 'object' && error !== null && exits.h
 function install(options) {
   ({ typescript } = options);
   timers.install(() => run !== null && stopped(run));
+  const kill = function kill(pid, signal) {
+    const itself = Number(pid) === process.pid && (signal === 'SIGINT' || signal === 2);
+    if (!itself || run === null || run.over) return node.kill(pid, signal);
+    if (region.guarded()) region.cut();
+    stopped(run);
+    return true;
+  };
+  Object.setPrototypeOf(kill, node.functionPrototype);
+  process.kill = kill;
   for (const name of ['exit', 'reallyExit']) {
     const task = { [name]: (code) => exit(code) }[name];
     Object.setPrototypeOf(task, node.functionPrototype);

@@ -1,7 +1,6 @@
 // Timers of cells: their callbacks can be interrupted, and an interrupted run's timers end with it.
 'use strict';
 
-const inspector = require('inspector');
 const region = require('region');
 
 const { global, timersPromises } = node;
@@ -49,15 +48,11 @@ function invoke(run, task) {
       task();
       return;
     }
-    const whole = region.guard(() => {
-      task();
-      // Within the region, too: an evaluation runs the promise reactions that are due.
-      inspector.call('Runtime.evaluate', { expression: '0' }, () => {});
-    });
-    if (!whole) interrupted();
+    if (!region.guard(task)) interrupted();
   } finally {
     owner = before;
   }
+  region.unwind();
 }
 
 function wrap(original, repeats) {
