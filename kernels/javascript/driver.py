@@ -43,6 +43,8 @@ class Driver(JsonDriver):
         self._interrupting = False
         self._parts: bytearray | None = None
         self._other_children: set[int] | None = None
+        self._text: list[str] = []
+        self._text_name = ""
         if "--typescript" in options:
             self.banner = "TypeScript on Node.js"
             self.language_info = {
@@ -89,8 +91,27 @@ class Driver(JsonDriver):
             if self._other_children is not None:
                 _interrupt_children(self.pid, self._other_children)
 
+    def _take_messages(self) -> None:
+        try:
+            super()._take_messages()
+        finally:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._text:
+            text, self._text = "".join(self._text), []
+            self._listener.stream(self._text_name, text.encode("utf-8", "replace"))
+
     def _handle(self, message: dict[str, Any]) -> None:
         op = message["op"]
+        if op == "stream" and self._parts is None:
+            # Each console.log is a message; what is there at once is told at once.
+            if message["name"] != self._text_name:
+                self._flush()
+                self._text_name = message["name"]
+            self._text.append(message["text"])
+            return
+        self._flush()
         if self._parts is not None and op != "part" and op != "whole":
             # The code was cut short while it sent them.
             self._parts = None

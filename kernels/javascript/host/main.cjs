@@ -36,6 +36,8 @@ const node = {
   setImmediate,
   symbolFor: Symbol.for,
   objectPrototype: Object.prototype,
+  mapPrototype: Map.prototype,
+  setPrototype: Set.prototype,
   stream: require('node:stream'),
   timers: { ...require('node:timers') },
   timersModule: require('node:timers'),

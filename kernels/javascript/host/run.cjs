@@ -31,7 +31,7 @@ function begin(request) {
     return;
   }
   region.keepListening();
-  run = { id: request.id, count: request.count, silent: request.silent, over: false, exit: null };
+  run = { id: request.id, count: request.count, silent: request.silent, code: request.code, over: false, exit: null };
   timers.setRun(run);
   input.setRun(run);
   const prepared = source.prepare(request.code, typescript, request.count);
@@ -95,14 +95,14 @@ function evaluate(current, code, map) {
 }
 
 /** Evaluate; `done` gets the answer unless the code failed or was stopped. */
-function evaluateIn(current, code, map, done, again = false) {
+function evaluateIn(current, code, map, done, tried = []) {
   const name = traces.nameCell(current.count, map);
   const finished = (answer) => {
     if (current.over) return;
     const details = answer.exceptionDetails;
     if (details === undefined) done(answer);
     else if (details.scriptId === undefined || details.exception?.className !== 'SyntaxError') thrown(current, details);
-    else refused(current, code, map, details, done, again);
+    else refused(current, code, map, details, done, tried);
   };
   const parameters = { expression: `${code}\n//# sourceURL=${name}`, replMode: true, awaitPromise: true };
   request(current, 'Runtime.evaluate', parameters, finished);
@@ -124,19 +124,21 @@ function request(current, method, parameters, done) {
 }
 
 /** The code did not compile. */
-function refused(current, code, map, details, done, again) {
+function refused(current, code, map, details, done, tried) {
   const error = inspector.take(details.exception);
+  // JSON.parse and eval throw syntax errors, too, with frames of the cell.
+  if (String(error.stack).includes('\n    at ')) return thrown(current, details);
   const message = String(error.message);
   const name = DECLARED.exec(message)?.[1];
-  if (name !== undefined && !again) {
+  if (name !== undefined && !tried.includes(name)) {
     // Declared by another cell in a way that V8 lets nobody repeat, or twice in this one.
     const lexical = inspector.lexicalNames().includes(name);
     const other = source.redeclare(code, name, lexical);
-    if (other !== null) return evaluateIn(current, other, map, done, DECLARED.exec(message)[1]);
+    if (other !== null) return evaluateIn(current, other, map, done, [...tried, name]);
   }
   const [line, column] = [details.lineNumber + 1, details.columnNumber + 1];
   const [row, offset] = map ? map(line, column) : [line, column];
-  fail(current, failures.syntax(message, current.code ?? code, row, offset - 1, current.count));
+  fail(current, failures.syntax(message, current.code, row, offset - 1, current.count));
   return undefined;
 }
 

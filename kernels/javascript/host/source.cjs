@@ -13,7 +13,6 @@ const PARSE = {
   allowImportExportEverywhere: true,
   allowHashBang: true,
 };
-const FIRST_DOCUMENTED_LINE = 1;
 
 const acorn = () => node.loadPackage('acorn', 'dist/acorn.js');
 
@@ -27,6 +26,11 @@ function parse(code) {
       if (/^(Import(Declaration|Expression)|MetaProperty|Export.*Declaration)$/.test(type)) found.push(done);
       return done;
     }
+
+    // A cell may name what another one has declared.
+    checkLocalExport() {}
+
+    checkExport() {}
   }
   return { tree: Finder.parse(code, PARSE), found };
 }
@@ -138,7 +142,7 @@ function asExpression(code, map) {
     return { code, map };
   }
   const inner = map ?? ((line, column) => [line, column]);
-  return { code: wrapped, map: (line, column) => inner(line, line === FIRST_DOCUMENTED_LINE ? column - 1 : column) };
+  return { code: wrapped, map: (line, column) => inner(line, line === 1 ? column - 1 : column) };
 }
 
 const amaro = () => node.loadPackage('amaro', 'dist/index.js');
