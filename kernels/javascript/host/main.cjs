@@ -1,0 +1,84 @@
+// Starts the host. Its code runs in a realm of its own, with built-ins that the user's code cannot
+// reach: a cell may replace JSON, Array.prototype.push or process and breaks only itself.
+'use strict';
+
+const fs = require('node:fs');
+const path = require('node:path');
+const vm = require('node:vm');
+
+const [requests, messages] = process.argv.slice(-2).map(Number);
+const options = process.argv.slice(2, -2);
+
+const node = {
+  __proto__: null,
+  hostFile: __filename,
+  buffer: require('node:buffer'),
+  childProcess: require('node:child_process'),
+  console,
+  Console: console.Console,
+  Error,
+  Promise,
+  TypeError,
+  SyntaxError,
+  emit: process.emit.bind(process),
+  env: process.env,
+  fs: { ...fs },
+  functionPrototype: Function.prototype,
+  global: globalThis,
+  inspector: require('node:inspector'),
+  kill: process.kill.bind(process),
+  module: require('node:module'),
+  net: require('node:net'),
+  nextTick: process.nextTick.bind(process),
+  path: { ...path },
+  process,
+  reallyExit: process.reallyExit.bind(process),
+  setImmediate,
+  symbolFor: Symbol.for,
+  objectPrototype: Object.prototype,
+  mapPrototype: Map.prototype,
+  setPrototype: Set.prototype,
+  stream: require('node:stream'),
+  timers: { ...require('node:timers') },
+  timersModule: require('node:timers'),
+  timersPromises: require('node:timers/promises'),
+  types: { ...require('node:util').types },
+  url: { ...require('node:url') },
+  util: require('node:util'),
+  importModule: (specifier, importOptions) => import(specifier, importOptions),
+  vm,
+};
+node.inspect = node.util.inspect;
+node.chdir = process.chdir.bind(process);
+node.cwd = process.cwd.bind(process);
+
+const realm = vm.createContext({ __proto__: null });
+const loaded = new Map();
+
+/** The module `name` of the host, or `file` of a package, in the realm of the host. */
+function load(name, file = path.join(__dirname, `${name}.cjs`)) {
+  let module = loaded.get(name);
+  if (module === undefined) {
+    module = { exports: {} };
+    loaded.set(name, module);
+    const code = node.fs.readFileSync(file, 'utf8');
+    const parameters = ['module', 'exports', 'require', 'node'];
+    const body = vm.compileFunction(code, parameters, { filename: file, parsingContext: realm });
+    const folder = path.dirname(file);
+    const inner = (wanted) =>
+      wanted.startsWith('./') && wanted.endsWith('.js')
+        ? load(`${name}/${wanted}`, path.join(folder, wanted))
+        : load(wanted);
+    body(module, module.exports, inner, node);
+  }
+  return module.exports;
+}
+
+node.realm = realm;
+node.loadPackage = (name, file) =>
+  load(name, path.join(__dirname, '..', 'node_modules', name, file));
+load('host').start({
+  requests,
+  messages,
+  typescript: options.includes('--typescript'),
+});

@@ -1,0 +1,90 @@
+// The part of the host's life in which SIGINT cuts the code short, whatever it does.
+'use strict';
+
+const channel = require('channel');
+
+const { vm, realm, process } = node;
+
+const drain = process._tickCallback.bind(process);
+const UNWOUND = new node.Error('interrupted');
+
+let work = null;
+let depth = 0;
+let wasCut = false;
+
+realm.enter = () => {
+  // From here on the driver may send SIGINT; before and after, it asks over the pipe.
+  if (depth === 0) channel.send({ op: 'guarded' });
+  depth += 1;
+  work();
+  // Promise reactions and ticks that are due belong to the code that made them due.
+  if (depth === 1) drain();
+};
+const script = new vm.Script('enter()', { filename: 'kernelagent:region' });
+const runInContext = vm.Script.prototype.runInContext;
+
+function onInterrupt() {}
+
+/** Without a listener Node ends at the first SIGINT outside a region. */
+function keepListening() {
+  if (!process.listeners('SIGINT').includes(onInterrupt)) process.on('SIGINT', onInterrupt);
+}
+
+/** Call `task`; false if SIGINT cut it short. What `task` throws is thrown. */
+function guard(task) {
+  const outer = [work, depth];
+  work = task;
+  try {
+    runInContext.call(script, realm, { breakOnSigint: true, displayErrors: false });
+    return true;
+  } catch (error) {
+    if (error?.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED') {
+      wasCut = true;
+      return false;
+    }
+    throw error;
+  } finally {
+    [work, depth] = outer;
+    if (depth === 0) channel.send({ op: 'unguarded' });
+  }
+}
+
+const guarded = () => depth > 0;
+
+/** Run `task`, which may call `guard`, from the event loop. */
+function turn(task) {
+  node.setImmediate(() => {
+    task();
+    unwind();
+  });
+}
+
+/**
+ * To be called at the end of a callback in which code may have been cut short: what Node has noted of
+ * the callbacks that it was in is wrong then, and only an uncaught exception makes Node forget it.
+ */
+function unwind() {
+  if (!wasCut) return;
+  wasCut = false;
+  if (!process.hasUncaughtExceptionCaptureCallback()) {
+    try {
+      capture(() => capture(null));
+    } catch (error) {
+      // With domains there can be none; the listener ignores this error.
+      if (error.code !== 'ERR_DOMAIN_CANNOT_SET_UNCAUGHT_EXCEPTION_CAPTURE') throw error;
+    }
+  }
+  throw UNWOUND;
+}
+
+const capture = process.setUncaughtExceptionCaptureCallback.bind(process);
+const isUnwinding = (error) => error === UNWOUND;
+
+/** End what runs in the region without a way to catch it. */
+function cut() {
+  // process.kill would make Node shut its inspector down.
+  channel.send({ __proto__: null, op: 'cut' });
+  for (;;);
+}
+
+module.exports = { cut, guard, guarded, isUnwinding, keepListening, turn, unwind };

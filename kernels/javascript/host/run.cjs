@@ -1,0 +1,278 @@
+// One run of a cell, from its request to its reply.
+'use strict';
+
+const channel = require('channel');
+const display = require('display');
+const failures = require('failures');
+const input = require('input');
+const inspector = require('inspector');
+const modules = require('modules');
+const region = require('region');
+const scope = require('scope');
+const source = require('source');
+const timers = require('timers');
+const traces = require('traces');
+const values = require('values');
+
+const { process, types } = node;
+const then = Function.prototype.call.bind(node.Promise.prototype.then);
+
+const DECLARED = /^Identifier '(.+)' has already been declared$/;
+
+let run = null;
+let typescript = false;
+
+function begin(request) {
+  try {
+    scope.enter(request.env, request.cwd);
+  } catch (error) {
+    if (!(error instanceof scope.ScopeError)) throw error;
+    channel.send({ __proto__: null, op: 'reply', id: request.id, scope_error: error.message });
+    return;
+  }
+  region.keepListening();
+  run = { id: request.id, count: request.count, silent: request.silent, code: request.code, over: false, exit: null };
+  timers.setRun(run);
+  input.setRun(run);
+  const prepared = source.prepare(request.code, typescript, request.count);
+  if (prepared.failure) fail(run, prepared.failure);
+  else region.turn(() => importNext(run, prepared, 0));
+}
+
+// One after the other, as their order is what a module promises.
+function importNext(current, prepared, index) {
+  if (current.over) return;
+  if (index === prepared.imports.length) {
+    evaluate(current, prepared.code, prepared.map);
+    return;
+  }
+  const wanted = prepared.imports[index];
+  const failed = (error) => {
+    if (current.over) return;
+    const failure = failures.describe(error);
+    const place = `    at Cell In[${current.count}]:${wanted.line}:${wanted.column}`;
+    fail(current, { ...failure, traceback: [...failure.traceback, place] });
+  };
+  let module;
+  const whole = region.guard(() => {
+    module = modules.importHere(wanted.specifier, wanted.options);
+  });
+  if (!whole) return stopped(current);
+  then(
+    module,
+    (namespace) => {
+      if (current.over) return;
+      const missing = wanted.names.find(([name]) => name !== '*' && !typescript && !(name in namespace));
+      if (missing !== undefined) {
+        const text = `The requested module '${wanted.specifier}' does not provide an export named '${missing[0]}'`;
+        failed(new node.SyntaxError(text));
+        return;
+      }
+      region.turn(() => {
+        bind(current, namespace, wanted.names, () => importNext(current, prepared, index + 1));
+      });
+    },
+    failed,
+  );
+}
+
+function bind(current, namespace, names, done) {
+  if (names.length === 0) return done();
+  const given = { __proto__: null };
+  names.forEach(([name, local], index) => {
+    given[`n${index}`] = name === '*' ? namespace : namespace[name];
+  });
+  Object.defineProperty(node.global, 'import·names', { configurable: true, value: given });
+  const code = `const { ${names.map(([, local], index) => `n${index}: ${local}`).join(', ')} } = globalThis['import·names'];`;
+  evaluateIn(current, code, undefined, () => {
+    delete node.global['import·names'];
+    done();
+  });
+}
+
+function evaluate(current, code, map) {
+  evaluateIn(current, code, map, (answer) => settled(current, answer));
+}
+
+/** Evaluate; `done` gets the answer unless the code failed or was stopped. */
+function evaluateIn(current, code, map, done, tried = []) {
+  const name = traces.nameCell(current.count, map);
+  const finished = (answer) => {
+    if (current.over) return;
+    const details = answer.exceptionDetails;
+    if (details === undefined) done(answer);
+    else if (details.scriptId === undefined || details.exception?.className !== 'SyntaxError') thrown(current, details);
+    else refused(current, code, map, details, done, tried);
+  };
+  const parameters = { expression: `${code}\n//# sourceURL=${name}`, replMode: true, awaitPromise: true };
+  request(current, 'Runtime.evaluate', parameters, finished);
+}
+
+/** Have the inspector do something in the region; `done` may be called later, from the event loop. */
+function request(current, method, parameters, done) {
+  let answer = null;
+  let inside = true;
+  const whole = region.guard(() => {
+    inspector.call(method, parameters, (given) => {
+      if (inside) answer = given;
+      else if (!current.over) region.turn(() => done(given));
+    });
+  });
+  inside = false;
+  if (!whole) stopped(current);
+  else if (answer !== null) done(answer);
+}
+
+/** The code did not compile. */
+function refused(current, code, map, details, done, tried) {
+  const error = inspector.take(details.exception);
+  // JSON.parse and eval throw syntax errors, too, with frames of the cell.
+  if (String(error.stack).includes('\n    at ')) return thrown(current, details);
+  const message = String(error.message);
+  const name = DECLARED.exec(message)?.[1];
+  if (name !== undefined && !tried.includes(name)) {
+    // Declared by another cell in a way that V8 lets nobody repeat, or twice in this one.
+    const lexical = inspector.lexicalNames().includes(name);
+    const other = source.redeclare(code, name, lexical);
+    if (other !== null) return evaluateIn(current, other, map, done, [...tried, name]);
+  }
+  const [line, column] = [details.lineNumber + 1, details.columnNumber + 1];
+  const [row, offset] = map ? map(line, column) : [line, column];
+  fail(current, failures.syntax(message, current.code, row, offset - 1, current.count));
+  return undefined;
+}
+
+function thrown(current, details) {
+  let failure;
+  const whole = region.guard(() => {
+    failure = failures.describe(inspector.take(details.exception));
+  });
+  if (whole) fail(current, failure);
+  else stopped(current);
+}
+
+function settled(current, { result }) {
+  if (current.over) return;
+  if (result.subtype === 'promise') {
+    const parameters = { promiseObjectId: result.objectId };
+    request(current, 'Runtime.awaitPromise', parameters, (answer) => {
+      inspector.release(result);
+      if (current.over) return;
+      if (answer.exceptionDetails) thrown(current, answer.exceptionDetails);
+      else settled(current, answer);
+    });
+    return;
+  }
+  if (current.silent || result.type === 'undefined') {
+    succeed(current);
+    return;
+  }
+  const value = inspector.take(result);
+  inspector.release(result);
+  if (display.isHandle(value)) succeed(current);
+  else show(current, () => values.bundle(value), value);
+}
+
+function show(current, make, value) {
+  let data;
+  let failure = null;
+  const whole = region.guard(() => {
+    try {
+      data = make();
+    } catch (error) {
+      failure = failures.describe(error);
+    }
+  });
+  if (!whole) stopped(current);
+  else if (failure !== null) fail(current, failure);
+  else if (types.isPromise(data)) {
+    then(
+      data,
+      (own) => region.turn(() => current.over || show(current, () => values.finish(value, own), value)),
+      (error) => current.over || fail(current, failures.describe(error)),
+    );
+  } else {
+    channel.send({ __proto__: null, op: 'result', data, metadata: {} });
+    succeed(current);
+  }
+}
+
+const succeed = (current) => end(current, {});
+const fail = (current, failure) => end(current, { failure, exit_code: 1 });
+
+/** The code was cut short: by an interrupt, or by its own process.exit. */
+function stopped(current) {
+  if (current.over) return;
+  if (current.exit !== null) {
+    end(current, { exit_code: current.exit });
+  } else {
+    timers.cancel(current);
+    end(current, { failure: failures.INTERRUPTED, exit_code: 130 });
+  }
+}
+
+function end(current, reply) {
+  if (current.over) return;
+  current.over = true;
+  // What is due by now, such as process.nextTick and rejections nobody handles, is part of the run.
+  node.setImmediate(() => {
+    timers.setRun(null);
+    input.setRun(null);
+    run = null;
+    scope.leave();
+    region.keepListening();
+    const status = Number(process.exitCode ?? 0);
+    process.exitCode = undefined;
+    channel.send({
+      __proto__: null,
+      op: 'reply',
+      id: current.id,
+      exit_code: status,
+      ...reply,
+    });
+  });
+}
+
+/** The driver asks to stop the run `id`, which waits. */
+function interrupt(id) {
+  if (run !== null && run.id === id) stopped(run);
+}
+
+const EXITED = 'process.exit was called';
+
+function exit(code) {
+  const status = Number(code ?? process.exitCode ?? 0) & 255;
+  if (run !== null && !run.over) {
+    run.exit = status;
+    if (region.guarded()) region.cut();
+    stopped(run);
+  }
+  // Code that waited goes no further.
+  const error = new node.Error(EXITED);
+  exits.add(error);
+  throw error;
+}
+
+const exits = new WeakSet();
+const isExit = (error) => typeof error === 'object' && error !== null && exits.has(error);
+
+function install(options) {
+  ({ typescript } = options);
+  timers.install(() => run !== null && stopped(run));
+  const kill = function kill(pid, signal) {
+    const itself = Number(pid) === process.pid && (signal === 'SIGINT' || signal === 2);
+    if (!itself || run === null || run.over) return node.kill(pid, signal);
+    if (region.guarded()) region.cut();
+    stopped(run);
+    return true;
+  };
+  Object.setPrototypeOf(kill, node.functionPrototype);
+  process.kill = kill;
+  for (const name of ['exit', 'reallyExit']) {
+    const task = { [name]: (code) => exit(code) }[name];
+    Object.setPrototypeOf(task, node.functionPrototype);
+    Object.defineProperty(process, name, { configurable: true, writable: true, enumerable: true, value: task });
+  }
+}
+
+module.exports = { begin, install, interrupt, isExit };
