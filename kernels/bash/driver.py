@@ -67,7 +67,10 @@ class Driver(BaseDriver):
         self._asked = False
         self._interrupted = False
         self._calls = 0
+        # Calls of the shell by number: those of one interrupt begin with the first.
+        self._call = self._first_call = 0
         self._signalled: set[int] = set()
+        self._for_shell = False
         self._note = ""
 
     def start(self) -> None:
@@ -134,11 +137,12 @@ class Driver(BaseDriver):
         shell = self._live
         self._interrupted = True
         self._calls = 0
-        # Another interrupt is for all that still runs.
         self._signalled = set()
-        self._signal_foreground()
-        # Between two commands it is the shell's turn.
-        os.kill(shell.pid, signal.SIGINT)
+        self._first_call = self._call + 1
+        # If a program has the terminal, it is for that one to decide what becomes of the cell.
+        self._for_shell = not self._signal_foreground()
+        if self._for_shell:
+            os.kill(shell.pid, signal.SIGINT)
         if self._timer is not None:
             self._timer.set(_CALL)
 
@@ -214,7 +218,12 @@ class Driver(BaseDriver):
             timer.close()
 
     def _take_report(self, report: list[str]) -> None:
-        if not self._running or report[:2] != ["ended", str(self._count)]:
+        if not self._running:
+            return
+        if self._interrupted and report[0] == "idle" and int(report[1]) >= self._first_call:
+            # It was interrupted before it had read what to do.
+            report = ["ended", str(self._count), str(_INTERRUPTED)]
+        if report[:2] != ["ended", str(self._count)]:
             return
         self._running = False
         if self._timer is not None:
@@ -235,11 +244,14 @@ class Driver(BaseDriver):
             return
         if self._interrupted:
             timer.set(_CALL)
-            # One that the shell was about to start has not had the signal.
-            self._signal_foreground()
+            if self._for_shell or not self._signalled:
+                # What the shell was about to start has not had the signal.
+                self._signal_foreground()
             if 0 < self._calls <= _MOST_CALLS:
                 # Its own sign of being back may be gone; a cell that runs on will not read this.
-                shell.control.type(f" . {shell.folder}/settle\n".encode())
+                self._call += 1
+                (shell.folder / "number").write_text(f"{self._call}\n")
+                shell.control.type(f" . {shell.folder}/call\n".encode())
             self._calls += 1
             return
         timer.set(_LOOK)
@@ -250,17 +262,22 @@ class Driver(BaseDriver):
             self._put_out_all()
             self._listener.ask("", password=not shell.control.echoes)
 
-    def _signal_foreground(self) -> None:
-        """Send SIGINT, once, to the process group that the terminal belongs to now.
+    def _signal_foreground(self) -> bool:
+        """Send SIGINT, once, to the group of programs that has the terminal; whether one has.
 
         By a signal and not by the key, which programs can disarm.
         """
         shell = self._live
         group = shell.control.foreground
-        if group > 0 and group != os.getpgid(shell.pid) and group not in self._signalled:
-            self._signalled.add(group)
+        if group <= 0 or group == os.getpgid(shell.pid):
+            return False
+        if group not in self._signalled:
+            # A child of the shell that has not become a program yet loses the signal: once more.
+            if not _runs_same_program(group, shell.pid):
+                self._signalled.add(group)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGINT)
+        return True
 
     def _put_out_all(self) -> None:
         for name, output in self._live.outputs.items():
@@ -321,6 +338,13 @@ class Driver(BaseDriver):
         shell.wait_for(lambda report: report == ["answered"], _ANSWER, self.take)
         content: bytes = answer.read_bytes()
         return content
+
+
+def _runs_same_program(pid: int, other: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/exe").readlink() == Path(f"/proc/{other}/exe").readlink()
+    except OSError:
+        return False
 
 
 def _split(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
