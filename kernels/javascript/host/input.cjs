@@ -63,7 +63,8 @@ function makeStdin() {
 
     #ask() {
       const idle = run === null || run.over || waiting !== null;
-      if (!this.#wanted || idle || this.readableFlowing === false || this.destroyed) return;
+      const paused = this.readableFlowing === false && this.listenerCount('readable') === 0;
+      if (!this.#wanted || idle || paused || this.destroyed) return;
       this.#wanted = false;
       waiting = (line) => this.push(line === null ? null : `${line}\n`);
       channel.send({ __proto__: null, op: 'ask', prompt: '', password: false });

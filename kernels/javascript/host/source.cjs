@@ -201,15 +201,20 @@ function completeness(code, typescript) {
  * `code` with the declarations of `name` turned into another kind, so that it can be declared
  * although another cell has declared it in a way that V8 lets nobody repeat; null if not found.
  */
-function redeclare(code, name, lexical) {
-  const { tree } = parse(code);
+function redeclare(code, name, kind) {
+  let tree;
+  try {
+    ({ tree } = parse(code));
+  } catch {
+    // Declared twice in this very cell: V8's own message stands.
+    return null;
+  }
   const edits = [];
   for (const item of tree.body) {
     if (item.type === 'VariableDeclaration' && declares(item, name)) {
-      const keyword = lexical ? 'let' : 'var';
-      edits.push([item.start, item.start + item.kind.length, keyword.padEnd(item.kind.length)]);
+      edits.push([item.start, item.start + item.kind.length, kind]);
     } else if (/^(Function|Class)Declaration$/.test(item.type) && item.id.name === name) {
-      edits.push([item.start, item.start, `${lexical ? 'let' : 'var'} ${name} = `], [item.end, item.end, ';']);
+      edits.push([item.start, item.start, `${kind} ${name} = `], [item.end, item.end, ';']);
     }
   }
   return edits.length > 0 ? edit(code, edits) : null;
