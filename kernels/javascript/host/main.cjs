@@ -53,6 +53,8 @@ node.chdir = process.chdir.bind(process);
 node.cwd = process.cwd.bind(process);
 
 const realm = vm.createContext({ __proto__: null });
+node.vm = { ...vm };
+node.runInContext = Function.prototype.call.bind(vm.Script.prototype.runInContext);
 const loaded = new Map();
 
 /** The module `name` of the host, or `file` of a package, in the realm of the host. */
@@ -62,8 +64,8 @@ function load(name, file = path.join(__dirname, `${name}.cjs`)) {
     module = { exports: {} };
     loaded.set(name, module);
     const code = node.fs.readFileSync(file, 'utf8');
-    const parameters = ['module', 'exports', 'require', 'node'];
-    const body = vm.compileFunction(code, parameters, { filename: file, parsingContext: realm });
+    const wrapped = `(function (module, exports, require, node) {${code}\n})`;
+    const body = node.runInContext(new node.vm.Script(wrapped, { filename: file }), realm);
     const folder = path.dirname(file);
     const inner = (wanted) =>
       wanted.startsWith('./') && wanted.endsWith('.js')

@@ -21,7 +21,7 @@ realm.enter = () => {
   if (depth === 1) drain();
 };
 const script = new vm.Script('enter()', { filename: 'kernelagent:region' });
-const runInContext = vm.Script.prototype.runInContext;
+const runInContext = Function.prototype.call.bind(vm.Script.prototype.runInContext);
 
 function onInterrupt() {}
 
@@ -35,7 +35,7 @@ function guard(task) {
   const outer = [work, depth];
   work = task;
   try {
-    runInContext.call(script, realm, { breakOnSigint: true, displayErrors: false });
+    runInContext(script, realm, { breakOnSigint: true, displayErrors: false });
     return true;
   } catch (error) {
     if (error?.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED') {
@@ -91,7 +91,7 @@ const pause = new vm.Script('pause()', { filename: 'kernelagent:region' });
  */
 function settle() {
   try {
-    runInContext.call(pause, realm, { breakOnSigint: true, displayErrors: false });
+    runInContext(pause, realm, { breakOnSigint: true, displayErrors: false });
   } catch (error) {
     if (error?.code !== 'ERR_SCRIPT_EXECUTION_INTERRUPTED') throw error;
   }
