@@ -68,7 +68,7 @@ def test_names_can_be_declared_again(host: Host) -> None:
     ):
         assert host.run(code).ok
     assert host.run("[a, b, new C().x, d, e()]").text == "[ 2, 2, 2, 2, 2 ]"
-    assert host.run("let a = 3, e = 3; const d = 3; class b {}").ok
+    assert host.run("let a = 3; let e = 3; const d = 3; class b {}").ok
     assert host.run("[a, e, d, typeof b]").text == "[ 3, 3, 3, 'function' ]"
     assert host.run("function a() { return 4 }; var b = 4; a() + b").text == "8"
     assert host.run("const { x, y: [z], ...rest } = { x: 1, y: [2], w: 3 }").ok

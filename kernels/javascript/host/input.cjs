@@ -2,6 +2,7 @@
 'use strict';
 
 const channel = require('channel');
+const region = require('region');
 
 const { global, process } = node;
 
@@ -26,6 +27,11 @@ function ask(text, password) {
       return request.line;
     }
     later(request);
+    if (run === null || run.over) {
+      // Interrupted. SIGINT may have come before this waited, and would then not wake it.
+      if (region.guarded()) region.cut();
+      throw new node.Error('the run was interrupted');
+    }
   }
 }
 
@@ -49,6 +55,7 @@ function makeStdin() {
       this.fd = 0;
       this.isTTY = undefined;
       this.on('resume', () => this.wake());
+      this.on('newListener', (name) => name === 'readable' && this.wake());
     }
 
     _read() {

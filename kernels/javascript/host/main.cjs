@@ -52,7 +52,9 @@ node.inspect = node.util.inspect;
 node.chdir = process.chdir.bind(process);
 node.cwd = process.cwd.bind(process);
 
-const realm = vm.createContext({ __proto__: null });
+const { Buffer } = node.buffer;
+const { TextDecoder, TextEncoder } = node.util;
+const realm = vm.createContext({ __proto__: null, Buffer, TextDecoder, TextEncoder });
 node.vm = { ...vm };
 node.runInContext = Function.prototype.call.bind(vm.Script.prototype.runInContext);
 const loaded = new Map();
@@ -66,12 +68,7 @@ function load(name, file = path.join(__dirname, `${name}.cjs`)) {
     const code = node.fs.readFileSync(file, 'utf8');
     const wrapped = `(function (module, exports, require, node) {${code}\n})`;
     const body = node.runInContext(new node.vm.Script(wrapped, { filename: file }), realm);
-    const folder = path.dirname(file);
-    const inner = (wanted) =>
-      wanted.startsWith('./') && wanted.endsWith('.js')
-        ? load(`${name}/${wanted}`, path.join(folder, wanted))
-        : load(wanted);
-    body(module, module.exports, inner, node);
+    body(module, module.exports, file.startsWith(__dirname) ? (wanted) => load(wanted) : require, node);
   }
   return module.exports;
 }
