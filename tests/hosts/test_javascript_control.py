@@ -73,14 +73,18 @@ def test_code_is_interrupted_and_the_state_kept(host: Host, code: str) -> None:
     assert host.run("let kept = [1]").ok
     for _ in range(2):
         interrupted(host, code)
-        assert host.run("kept.push(2); await 1; await new Promise((r) => setTimeout(r, 1)); kept").ok
+        assert host.run(
+            "kept.push(2); await 1; await new Promise((r) => setTimeout(r, 1)); kept"
+        ).ok
     assert host.run("kept.length").text == "3"
 
 
 def test_many_interrupts_at_any_moment_lose_nothing(host: Host) -> None:
     for number in range(60):
         delay = time.monotonic() + number / 20000
-        host.run("for (;;) process.stdout.write('x')", interrupt_when=lambda _: time.monotonic() > delay)
+        host.run(
+            "for (;;) process.stdout.write('x')", interrupt_when=lambda _: time.monotonic() > delay
+        )
         assert host.run(f"{number} + 1").text == str(number + 1)
 
 
@@ -127,7 +131,9 @@ def test_timers_work_as_in_node(host: Host) -> None:
 
 
 def test_prompt_waits_for_a_line(host: Host) -> None:
-    outcome = host.run("const a = prompt('Name? '); const b = prompt(); a + '/' + b", lines=["é1", "2"])
+    outcome = host.run(
+        "const a = prompt('Name? '); const b = prompt(); a + '/' + b", lines=["é1", "2"]
+    )
     assert outcome.text == "'é1/2'"
     assert outcome.prompts == [("Name? ", False), ("", False)]
     assert host.run("prompt('x')", lines=[]).text == "null"
@@ -183,7 +189,9 @@ def test_process_stdin_asks_for_what_is_read(host: Host) -> None:
         "process.env = {}",
     ],
 )
-def test_nothing_that_user_code_replaces_breaks_the_host(host: Host, code: str, tmp_path: Path) -> None:
+def test_nothing_that_user_code_replaces_breaks_the_host(
+    host: Host, code: str, tmp_path: Path
+) -> None:
     host.run(code)
     assert host.run("1 + 1", env={"A": "b"}, cwd=str(tmp_path)).text == "2"
     assert host.run("throw new Error('seen')").failure.value == "seen"
@@ -237,7 +245,7 @@ def test_completion(host: Host, tmp_path: Path) -> None:
     assert host.run(code).ok
     assert complete(host, "obj.fi") == (["first"], 4, 6)
     assert complete(host, "é = obj.sec") == (["second"], 8, 11)
-    assert complete(host, "obj.deep.under.") [0][0:0] == []
+    assert complete(host, "obj.deep.under.")[0][0:0] == []
     assert "last" in complete(host, "obj.deep.under.")[0]
     assert complete(host, "obj.second.")[0] == []
     assert {"method", "own", "constructor"} <= set(complete(host, "inst.")[0])
@@ -335,7 +343,9 @@ def test_the_host_ends_with_the_process_that_drives_it(tmp_path: Path) -> None:
         "from harness import Host\n"
         "host = Host('javascript'); print(host.driver.pid, flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as driver:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as driver:
         assert driver.stdout is not None
         process = psutil.Process(int(driver.stdout.readline()))
         driver.kill()

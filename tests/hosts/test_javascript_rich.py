@@ -44,7 +44,10 @@ def host(tmp_path: Path) -> Iterator[Host]:
         ("display.png('dot.png')", {"image/png": PNG_TEXT}),
         ("display.jpeg(new Uint8Array([255, 216]))", {"image/jpeg": "/9g="}),
         ("display.image('dot.png')", {"image/png": PNG_TEXT}),
-        ("display.raw({ 'x/y': 1, 'application/z+json': [1] })", {"x/y": "1", "application/z+json": [1]}),
+        (
+            "display.raw({ 'x/y': 1, 'application/z+json': [1] })",
+            {"x/y": "1", "application/z+json": [1]},
+        ),
         ("display('s')", {"text/plain": "'s'"}),
         ("display.html('\\ud800')", {"text/html": "�"}),
     ],

@@ -34,7 +34,10 @@ def host(tmp_path: Path) -> Iterator[Host]:
         ("namespace N { export const v = 7 }; N.v", "7"),
         ("const x = { a: 1 } satisfies object; x!.a", "1"),
         ("abstract class B { abstract f(): void }; typeof B", "'function'"),
-        ("import type { Stats } from 'fs'\nimport { sep, type ParsedPath } from 'path'; sep", "'/'"),
+        (
+            "import type { Stats } from 'fs'\nimport { sep, type ParsedPath } from 'path'; sep",
+            "'/'",
+        ),
         ("import fs from 'node:fs'; typeof fs.readFileSync", "'function'"),
         ("const later: Promise<number> = Promise.resolve(4); await later", "4"),
         ("declare const none: string; 5", "5"),
@@ -62,7 +65,9 @@ def test_errors_are_at_the_users_lines(host: Host) -> None:
         "    at f (Cell In[1]:5:9)",
         "    at Cell In[1]:7:1",
     ]
-    code = "enum E {\n  A,\n\n  B\n}\nconst g = (v: E): void => {\n  throw new Error('no')\n}\ng(E.A)"
+    code = (
+        "enum E {\n  A,\n\n  B\n}\nconst g = (v: E): void => {\n  throw new Error('no')\n}\ng(E.A)"
+    )
     lines = host.run(code).failure.traceback
     assert "Cell In[2]:7:" in lines[1]
     assert "Cell In[2]:9:" in lines[2]

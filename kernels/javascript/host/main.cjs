@@ -60,7 +60,7 @@ node.runInContext = Function.prototype.call.bind(vm.Script.prototype.runInContex
 const loaded = new Map();
 
 /** The module `name` of the host, or `file` of a package, in the realm of the host. */
-function load(name, file = path.join(__dirname, `${name}.cjs`)) {
+function load(name, file = `${__dirname}/${name}.cjs`) {
   let module = loaded.get(name);
   if (module === undefined) {
     module = { exports: {} };
@@ -68,14 +68,19 @@ function load(name, file = path.join(__dirname, `${name}.cjs`)) {
     const code = node.fs.readFileSync(file, 'utf8');
     const wrapped = `(function (module, exports, require, node) {${code}\n})`;
     const body = node.runInContext(new node.vm.Script(wrapped, { filename: file }), realm);
-    body(module, module.exports, file.startsWith(__dirname) ? (wanted) => load(wanted) : require, node);
+    const folder = path.dirname(file);
+    const inner = (wanted) => {
+      if (folder === __dirname) return load(wanted);
+      return wanted.startsWith('./') ? load(`${name}/${wanted}`, `${folder}/${wanted.slice(2)}`) : require(wanted);
+    };
+    body(module, module.exports, inner, node);
   }
   return module.exports;
 }
 
 node.realm = realm;
 node.loadPackage = (name, file) =>
-  load(name, path.join(__dirname, '..', 'node_modules', name, file));
+  load(name, `${path.dirname(__dirname)}/node_modules/${name}/${file}`);
 load('host').start({
   requests,
   messages,
