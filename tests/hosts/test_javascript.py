@@ -1,17 +1,16 @@
 """JavaScript as its users write it: cells, values, modules, output and errors."""
 
+# ruff: noqa: E501 - the code of cells
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from harness import Host
+from tests.hosts.harness import Host
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """JavaScript: interrupts, input, tampering, and what the session tells of itself."""
 
+# ruff: noqa: E501 - the code of cells
 from __future__ import annotations
 
 import os
@@ -13,8 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from harness import Host, Outcome
+from tests.hosts.harness import Host, Outcome
 
 
 @pytest.fixture

@@ -1,15 +1,14 @@
 """TypeScript: the same host, with types stripped."""
 
+# ruff: noqa: E501 - the code of cells
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from harness import Host
+from tests.hosts.harness import Host
 
 
 @pytest.fixture
