@@ -117,7 +117,7 @@ class Driver(JsonDriver):
             self._text.append(message["text"])
             return
         self._flush()
-        if self._parts is not None and op != "part" and op != "whole":
+        if self._parts is not None and op not in {"part", "whole"}:
             # The code was cut short while it sent them.
             self._parts = None
         match op:

@@ -190,7 +190,7 @@ def test_much_output_is_quick_and_whole(host: Host) -> None:
 
 def test_bytes_that_are_no_text_come_as_they_are(host: Host) -> None:
     seen: list[bytes] = []
-    host.stream = lambda name, data: seen.append(data)  # type: ignore[method-assign]
+    host.stream = lambda _, data: seen.append(data)  # type: ignore[method-assign,assignment]
     assert host.run("process.stdout.write(new Uint8Array([0, 255, 128, 10]))").ok
     assert b"".join(seen) == b"\x00\xff\x80\n"
 

@@ -81,9 +81,10 @@ def test_code_is_interrupted_and_the_state_kept(host: Host, code: str) -> None:
 
 def test_many_interrupts_at_any_moment_lose_nothing(host: Host) -> None:
     for number in range(60):
-        delay = time.monotonic() + number / 20000
+        moment = time.monotonic() + number / 20000
         host.run(
-            "for (;;) process.stdout.write('x')", interrupt_when=lambda _: time.monotonic() > delay
+            "for (;;) process.stdout.write('x')",
+            interrupt_when=lambda _, moment=moment: time.monotonic() > moment,  # type: ignore[misc]
         )
         assert host.run(f"{number} + 1").text == str(number + 1)
 
