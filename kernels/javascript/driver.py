@@ -22,6 +22,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from kernelagent_host.host import HostFailed, Listener, Run
 from kernelagent_host.json_driver import JsonDriver
 
 _HOST = Path(__file__).resolve().parent / "host" / "main.cjs"
+# Node says that it will wait for a child before it starts it.
+_CHILD_APPEARS = 0.1
 
 
 class Driver(JsonDriver):
@@ -41,6 +44,7 @@ class Driver(JsonDriver):
         super().__init__(listener, options)
         self._guarded = False
         self._interrupting = False
+        self._signalled = False
         self._parts: bytearray | None = None
         self._other_children: set[int] | None = None
         self._text: list[str] = []
@@ -73,7 +77,7 @@ class Driver(JsonDriver):
         super().take(descriptor)
 
     def run(self, run: Run) -> None:
-        self._interrupting = False
+        self._interrupting = self._signalled = False
         super().run(run)
 
     def interrupt(self) -> None:
@@ -87,6 +91,7 @@ class Driver(JsonDriver):
         # At any other time it could end Node.
         if self._guarded and self._interrupting and self._run_id:
             self._interrupting = False
+            self._signalled = True
             super().interrupt()
             if self._other_children is not None:
                 _interrupt_children(self.pid, self._other_children)
@@ -112,7 +117,7 @@ class Driver(JsonDriver):
             self._text.append(message["text"])
             return
         self._flush()
-        if self._parts is not None and op not in ("part", "whole"):
+        if self._parts is not None and op not in {"part", "whole"}:
             # The code was cut short while it sent them.
             self._parts = None
         match op:
@@ -136,6 +141,8 @@ class Driver(JsonDriver):
                 self._take_whole()
             case "child" | "settle":
                 self._other_children = set(message["others"]) if op == "child" else None
+                if self._signalled and self._other_children is not None:
+                    _interrupt_children(self.pid, self._other_children)
                 for descriptor in list(self._streams):
                     self._take_stream(descriptor)
             case _:
@@ -173,9 +180,16 @@ def _is_python_script(file: str) -> bool:
 
 
 def _interrupt_children(host: int, others: set[int]) -> None:
+    """Send SIGINT to the child that the host waits for, once it is there, and to those below."""
+    deadline = time.monotonic() + _CHILD_APPEARS
     with contextlib.suppress(psutil.Error):
-        for child in psutil.Process(host).children():
-            if child.pid not in others:
-                for process in (child, *child.children(recursive=True)):
+        process = psutil.Process(host)
+        while time.monotonic() < deadline:
+            children = [child for child in process.children() if child.pid not in others]
+            for child in children:
+                for one in (child, *child.children(recursive=True)):
                     with contextlib.suppress(psutil.Error):
-                        process.send_signal(signal.SIGINT)
+                        one.send_signal(signal.SIGINT)
+            if children:
+                return
+            time.sleep(0.002)

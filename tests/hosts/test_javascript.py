@@ -1,17 +1,16 @@
 """JavaScript as its users write it: cells, values, modules, output and errors."""
 
+# ruff: noqa: E501 - the code of cells
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from harness import Host
+from tests.hosts.harness import Host
 
 
 @pytest.fixture
@@ -68,11 +67,13 @@ def test_names_can_be_declared_again(host: Host) -> None:
     ):
         assert host.run(code).ok
     assert host.run("[a, b, new C().x, d, e()]").text == "[ 2, 2, 2, 2, 2 ]"
-    assert host.run("let a = 3, e = 3; const d = 3; class b {}").ok
+    assert host.run("let a = 3; let e = 3; const d = 3; class b {}").ok
     assert host.run("[a, e, d, typeof b]").text == "[ 3, 3, 3, 'function' ]"
     assert host.run("function a() { return 4 }; var b = 4; a() + b").text == "8"
     assert host.run("const { x, y: [z], ...rest } = { x: 1, y: [2], w: 3 }").ok
-    assert host.run("const { x, ...rest } = { x: 5, v: 6 }; [x, z, rest]").text == "[ 5, 2, { v: 6 } ]"
+    assert (
+        host.run("const { x, ...rest } = { x: 5, v: 6 }; [x, z, rest]").text == "[ 5, 2, { v: 6 } ]"
+    )
     assert host.run("var g = 1; globalThis.g").text == "1"
     assert host.run("let twice = 1; let twice = 2").failure.name == "SyntaxError"
 
@@ -85,22 +86,31 @@ def test_modules_are_found_from_the_current_directory(host: Host, tmp_path: Path
     (package / "m.mjs").write_text("export default 'module'; export const one = 1")
     (package / "c.cjs").write_text("module.exports = 'common'")
     (tmp_path / "data.json").write_text('{"n": 3}')
-    (tmp_path / "own.mjs").write_text("globalThis.seen = true; export const v = 5; export default 6")
-    assert host.run("import dual, { one as uno } from 'dual'; [dual, uno]").text == "[ 'module', 1 ]"
+    (tmp_path / "own.mjs").write_text(
+        "globalThis.seen = true; export const v = 5; export default 6"
+    )
+    assert (
+        host.run("import dual, { one as uno } from 'dual'; [dual, uno]").text == "[ 'module', 1 ]"
+    )
     assert host.run("require('dual')").text == "'common'"
     assert host.run("import data from './data.json' with { type: 'json' }; data").text == "{ n: 3 }"
     assert host.run("import './own.mjs'; seen").text == "true"
     assert host.run("import def, * as ns from './own.mjs'\ndef + ns.v").text == "11"
     assert host.run("(await import('./own.mjs')).v").text == "5"
     assert host.run("const load = (n) => import(`./${n}.mjs`); (await load('own')).v").text == "5"
-    assert host.run("x = typeof readFileSync; import { readFileSync } from 'fs'; x").text == "'function'"
+    assert (
+        host.run("x = typeof readFileSync; import { readFileSync } from 'fs'; x").text
+        == "'function'"
+    )
     assert host.run("import { default as p } from 'node:path'; p.sep").text == "'/'"
     assert host.run("__dirname").text == repr(str(tmp_path))
     assert host.run("import.meta.dirname === process.cwd()").text == "true"
     assert host.run("new URL('data.json', import.meta.url).pathname").text == repr(
         str(tmp_path / "data.json")
     )
-    assert host.run("import.meta.resolve('./own.mjs')").text == repr((tmp_path / "own.mjs").as_uri())
+    assert host.run("import.meta.resolve('./own.mjs')").text == repr(
+        (tmp_path / "own.mjs").as_uri()
+    )
     assert host.run("typeof module + typeof exports + __filename.startsWith(__dirname)").ok
     below = tmp_path / "below"
     below.mkdir()
@@ -180,7 +190,7 @@ def test_much_output_is_quick_and_whole(host: Host) -> None:
 
 def test_bytes_that_are_no_text_come_as_they_are(host: Host) -> None:
     seen: list[bytes] = []
-    host.stream = lambda name, data: seen.append(data)  # type: ignore[method-assign]
+    host.stream = lambda _, data: seen.append(data)  # type: ignore[method-assign,assignment]
     assert host.run("process.stdout.write(new Uint8Array([0, 255, 128, 10]))").ok
     assert b"".join(seen) == b"\x00\xff\x80\n"
 
@@ -204,7 +214,9 @@ def test_errors_have_name_message_and_the_cells_own_lines(host: Host) -> None:
         host.run("throw new Error('outer', { cause: new TypeError('inner') })").failure.traceback
     )
     assert "[cause]: TypeError: inner\n      at Cell In[4]:1:35" in shown
-    shown = "\n".join(host.run("await Promise.any([Promise.reject(new Error('in'))])").failure.traceback)
+    shown = "\n".join(
+        host.run("await Promise.any([Promise.reject(new Error('in'))])").failure.traceback
+    )
     assert "AggregateError" in shown
     assert "Error: in" in shown
     assert host.run("throw { code: 5 }").failure.value == "{ code: 5 }"
@@ -258,7 +270,9 @@ def test_ticks_that_are_due_are_part_of_the_run(host: Host) -> None:
 
 
 def test_process_exit_ends_the_code_and_keeps_the_state(host: Host) -> None:
-    outcome = host.run("let kept = 1; try { process.exit(3) } catch {} finally { kept = 2 }; kept = 3")
+    outcome = host.run(
+        "let kept = 1; try { process.exit(3) } catch {} finally { kept = 2 }; kept = 3"
+    )
     assert (outcome.exit_code, outcome.ended and outcome.ended.failure) == (3, None)
     assert host.run("kept").text == "1"
     assert host.run("process.exit()").ok
@@ -287,7 +301,7 @@ def test_plain_objects_and_arrays_come_as_json_too(host: Host) -> None:
 def test_environment_and_directory_are_undone(host: Host, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     host.driver.configure({"KEPT": "1"}, [], None)
-    value = "it's \"$x\" `é`\n\\"
+    value = 'it\'s "$x" `é`\n\\'
     code = "const seen = process.env.V; process.env.V = 'own'; process.env.OWN = 'y'; process.chdir('..'); seen === process.env.W"
     assert host.run(code, env={"V": value, "W": value}, cwd=str(tmp_path / "in")).text == "true"
     shown = host.run("[process.env.V, process.env.W, process.env.OWN, process.env.KEPT]").text

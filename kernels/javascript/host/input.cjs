@@ -2,6 +2,7 @@
 'use strict';
 
 const channel = require('channel');
+const region = require('region');
 
 const { global, process } = node;
 
@@ -26,6 +27,11 @@ function ask(text, password) {
       return request.line;
     }
     later(request);
+    if (run === null || run.over) {
+      // Interrupted. SIGINT may have come before this waited, and would then not wake it.
+      if (region.guarded()) region.cut();
+      throw new node.Error('the run was interrupted');
+    }
   }
 }
 
@@ -49,6 +55,7 @@ function makeStdin() {
       this.fd = 0;
       this.isTTY = undefined;
       this.on('resume', () => this.wake());
+      this.on('newListener', (name) => name === 'readable' && this.wake());
     }
 
     _read() {
@@ -63,7 +70,8 @@ function makeStdin() {
 
     #ask() {
       const idle = run === null || run.over || waiting !== null;
-      if (!this.#wanted || idle || this.readableFlowing === false || this.destroyed) return;
+      const paused = this.readableFlowing === false && this.listenerCount('readable') === 0;
+      if (!this.#wanted || idle || paused || this.destroyed) return;
       this.#wanted = false;
       waiting = (line) => this.push(line === null ? null : `${line}\n`);
       channel.send({ __proto__: null, op: 'ask', prompt: '', password: false });

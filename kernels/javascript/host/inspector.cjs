@@ -61,7 +61,8 @@ function release(remote) {
 function lexicalNames() {
   let names = [];
   call('Runtime.globalLexicalScopeNames', {}, (answer) => {
-    names = answer.names;
+    // Copied into this realm: user code may have changed how its own arrays are read.
+    names = Array.from({ length: answer.names.length }, (_, index) => answer.names[index]);
   });
   return names;
 }

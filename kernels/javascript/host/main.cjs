@@ -52,23 +52,27 @@ node.inspect = node.util.inspect;
 node.chdir = process.chdir.bind(process);
 node.cwd = process.cwd.bind(process);
 
-const realm = vm.createContext({ __proto__: null });
+const { Buffer } = node.buffer;
+const { TextDecoder, TextEncoder } = node.util;
+const realm = vm.createContext({ __proto__: null, Buffer, TextDecoder, TextEncoder });
+node.vm = { ...vm };
+node.runInContext = Function.prototype.call.bind(vm.Script.prototype.runInContext);
 const loaded = new Map();
 
 /** The module `name` of the host, or `file` of a package, in the realm of the host. */
-function load(name, file = path.join(__dirname, `${name}.cjs`)) {
+function load(name, file = `${__dirname}/${name}.cjs`) {
   let module = loaded.get(name);
   if (module === undefined) {
     module = { exports: {} };
     loaded.set(name, module);
     const code = node.fs.readFileSync(file, 'utf8');
-    const parameters = ['module', 'exports', 'require', 'node'];
-    const body = vm.compileFunction(code, parameters, { filename: file, parsingContext: realm });
+    const wrapped = `(function (module, exports, require, node) {${code}\n})`;
+    const body = node.runInContext(new node.vm.Script(wrapped, { filename: file }), realm);
     const folder = path.dirname(file);
-    const inner = (wanted) =>
-      wanted.startsWith('./') && wanted.endsWith('.js')
-        ? load(`${name}/${wanted}`, path.join(folder, wanted))
-        : load(wanted);
+    const inner = (wanted) => {
+      if (folder === __dirname) return load(wanted);
+      return wanted.startsWith('./') ? load(`${name}/${wanted}`, `${folder}/${wanted.slice(2)}`) : require(wanted);
+    };
     body(module, module.exports, inner, node);
   }
   return module.exports;
@@ -76,7 +80,7 @@ function load(name, file = path.join(__dirname, `${name}.cjs`)) {
 
 node.realm = realm;
 node.loadPackage = (name, file) =>
-  load(name, path.join(__dirname, '..', 'node_modules', name, file));
+  load(name, `${path.dirname(__dirname)}/node_modules/${name}/${file}`);
 load('host').start({
   requests,
   messages,

@@ -1,13 +1,13 @@
 // require and import for cells: as in a file of the session's current directory.
 'use strict';
 
-const { global, path, process, url, vm } = node;
+const { global, process, url, vm } = node;
 const { createRequire, isBuiltin } = node.module;
-const runInThisContext = vm.Script.prototype.runInThisContext;
+const runInThisContext = Function.prototype.call.bind(vm.Script.prototype.runInThisContext);
 
 const IMPORT = '(specifier, options) => import(specifier, options)';
 
-const here = () => path.join(node.cwd(), '[cell].js');
+const here = () => `${node.cwd().replace(/\/$/, '')}/[cell].js`;
 let required = ['', null];
 let imported = ['', null];
 
@@ -25,7 +25,7 @@ function importHere(specifier, options) {
     filename: file,
     importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
   });
-  imported = [file, runInThisContext.call(script)];
+  imported = [file, runInThisContext(script)];
   return quietly(() => imported[1](specifier, options));
 }
 

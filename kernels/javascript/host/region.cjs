@@ -21,7 +21,7 @@ realm.enter = () => {
   if (depth === 1) drain();
 };
 const script = new vm.Script('enter()', { filename: 'kernelagent:region' });
-const runInContext = vm.Script.prototype.runInContext;
+const runInContext = Function.prototype.call.bind(vm.Script.prototype.runInContext);
 
 function onInterrupt() {}
 
@@ -35,7 +35,7 @@ function guard(task) {
   const outer = [work, depth];
   work = task;
   try {
-    runInContext.call(script, realm, { breakOnSigint: true, displayErrors: false });
+    runInContext(script, realm, { breakOnSigint: true, displayErrors: false });
     return true;
   } catch (error) {
     if (error?.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED') {
@@ -80,6 +80,23 @@ function unwind() {
 const capture = process.setUncaughtExceptionCaptureCallback.bind(process);
 const isUnwinding = (error) => error === UNWOUND;
 
+const SETTLE_MS = 5;
+const nothing = new Int32Array(new SharedArrayBuffer(4));
+realm.pause = () => Atomics.wait(nothing, 0, 0, SETTLE_MS);
+const pause = new vm.Script('pause()', { filename: 'kernelagent:region' });
+
+/**
+ * To be called after an interrupt. If SIGINT came just as a region ended, Node takes it for one in
+ * the next region: let that be one in which nothing runs.
+ */
+function settle() {
+  try {
+    runInContext(pause, realm, { breakOnSigint: true, displayErrors: false });
+  } catch (error) {
+    if (error?.code !== 'ERR_SCRIPT_EXECUTION_INTERRUPTED') throw error;
+  }
+}
+
 /** End what runs in the region without a way to catch it. */
 function cut() {
   // process.kill would make Node shut its inspector down.
@@ -87,4 +104,4 @@ function cut() {
   for (;;);
 }
 
-module.exports = { cut, guard, guarded, isUnwinding, keepListening, turn, unwind };
+module.exports = { cut, guard, guarded, isUnwinding, keepListening, settle, turn, unwind };

@@ -21,6 +21,8 @@ const DECLARED = /^Identifier '(.+)' has already been declared$/;
 
 let run = null;
 let typescript = false;
+let binding;
+let disturbed = false;
 
 function begin(request) {
   try {
@@ -31,12 +33,29 @@ function begin(request) {
     return;
   }
   region.keepListening();
+  if (disturbed) region.settle();
+  disturbed = false;
   run = { id: request.id, count: request.count, silent: request.silent, code: request.code, over: false, exit: null };
   timers.setRun(run);
   input.setRun(run);
-  const prepared = source.prepare(request.code, typescript, request.count);
-  if (prepared.failure) fail(run, prepared.failure);
-  else region.turn(() => importNext(run, prepared, 0));
+  const current = run;
+  turn(current, () => {
+    const prepared = source.prepare(request.code, typescript, request.count);
+    if (prepared.failure) fail(current, prepared.failure);
+    else importNext(current, prepared, 0);
+  });
+}
+
+/** Go on with the run from the event loop; whatever fails in the host itself ends the run. */
+function turn(current, task) {
+  region.turn(() => {
+    if (current.over) return;
+    try {
+      task();
+    } catch (error) {
+      fail(current, failures.describe(error));
+    }
+  });
 }
 
 // One after the other, as their order is what a module promises.
@@ -68,7 +87,7 @@ function importNext(current, prepared, index) {
         failed(new node.SyntaxError(text));
         return;
       }
-      region.turn(() => {
+      turn(current, () => {
         bind(current, namespace, wanted.names, () => importNext(current, prepared, index + 1));
       });
     },
@@ -82,10 +101,10 @@ function bind(current, namespace, names, done) {
   names.forEach(([name, local], index) => {
     given[`n${index}`] = name === '*' ? namespace : namespace[name];
   });
-  Object.defineProperty(node.global, 'import·names', { configurable: true, value: given });
-  const code = `const { ${names.map(([, local], index) => `n${index}: ${local}`).join(', ')} } = globalThis['import·names'];`;
+  binding = given;
+  const code = `const { ${names.map(([, local], index) => `n${index}: ${local}`).join(', ')} } = import·names;`;
   evaluateIn(current, code, undefined, () => {
-    delete node.global['import·names'];
+    binding = undefined;
     done();
   });
 }
@@ -115,7 +134,7 @@ function request(current, method, parameters, done) {
   const whole = region.guard(() => {
     inspector.call(method, parameters, (given) => {
       if (inside) answer = given;
-      else if (!current.over) region.turn(() => done(given));
+      else turn(current, () => done(given));
     });
   });
   inside = false;
@@ -126,20 +145,29 @@ function request(current, method, parameters, done) {
 /** The code did not compile. */
 function refused(current, code, map, details, done, tried) {
   const error = inspector.take(details.exception);
-  // JSON.parse and eval throw syntax errors, too, with frames of the cell.
-  if (String(error.stack).includes('\n    at ')) return thrown(current, details);
   const message = String(error.message);
   const name = DECLARED.exec(message)?.[1];
-  if (name !== undefined && !tried.includes(name)) {
-    // Declared by another cell in a way that V8 lets nobody repeat, or twice in this one.
-    const lexical = inspector.lexicalNames().includes(name);
-    const other = source.redeclare(code, name, lexical);
-    if (other !== null) return evaluateIn(current, other, map, done, [...tried, name]);
+  if (name !== undefined) {
+    // V8 repeats a declaration only as the kind that it was, which nothing tells.
+    const kinds = inspector.lexicalNames().includes(name) ? ['let', 'const'] : ['var'];
+    const kind = kinds.find((each) => !tried.includes(`${each} ${name}`));
+    const other = kind === undefined ? null : source.redeclare(code, name, kind);
+    if (other !== null) return evaluateIn(current, other, map, done, [...tried, `${kind} ${name}`]);
   }
+  // JSON.parse and eval throw syntax errors, too, with frames of the cell.
+  if (hasFrames(error)) return thrown(current, details);
   const [line, column] = [details.lineNumber + 1, details.columnNumber + 1];
   const [row, offset] = map ? map(line, column) : [line, column];
   fail(current, failures.syntax(message, current.code, row, offset - 1, current.count));
   return undefined;
+}
+
+function hasFrames(error) {
+  try {
+    return String(error.stack).includes('\n    at ');
+  } catch {
+    return false;
+  }
 }
 
 function thrown(current, details) {
@@ -188,7 +216,7 @@ function show(current, make, value) {
   else if (types.isPromise(data)) {
     then(
       data,
-      (own) => region.turn(() => current.over || show(current, () => values.finish(value, own), value)),
+      (own) => turn(current, () => show(current, () => values.finish(value, own), value)),
       (error) => current.over || fail(current, failures.describe(error)),
     );
   } else {
@@ -202,6 +230,7 @@ const fail = (current, failure) => end(current, { failure, exit_code: 1 });
 
 /** The code was cut short: by an interrupt, or by its own process.exit. */
 function stopped(current) {
+  disturbed = true;
   if (current.over) return;
   if (current.exit !== null) {
     end(current, { exit_code: current.exit });
@@ -235,6 +264,7 @@ function end(current, reply) {
 
 /** The driver asks to stop the run `id`, which waits. */
 function interrupt(id) {
+  disturbed = true;
   if (run !== null && run.id === id) stopped(run);
 }
 
@@ -257,6 +287,8 @@ const exits = new WeakSet();
 const isExit = (error) => typeof error === 'object' && error !== null && exits.has(error);
 
 function install(options) {
+  // Defined once: a frozen global object takes no more properties.
+  Object.defineProperty(node.global, 'import·names', { get: () => binding });
   ({ typescript } = options);
   timers.install(() => run !== null && stopped(run));
   const kill = function kill(pid, signal) {

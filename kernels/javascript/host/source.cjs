@@ -14,6 +14,8 @@ const PARSE = {
   allowHashBang: true,
 };
 
+const JSX = /(?:[=(,?:]|=>|return|&&|\|\|)\s*<\/?[A-Za-z][\w.]*[\s>/]/;
+
 const acorn = () => node.loadPackage('acorn', 'dist/acorn.js');
 
 /** The tree of `code`, with each import, export and import.meta found in it. */
@@ -147,10 +149,13 @@ function asExpression(code, map) {
 
 const amaro = () => node.loadPackage('amaro', 'dist/index.js');
 
+const SHEBANG = /^#!.*/;
+const hideShebang = (line) => `//${line.slice(2)}`;
+
 /** JavaScript for `code`; positions stay, except where enums and the like must be transformed. */
 function strip(code, count) {
   // Amaro takes no shebang.
-  const hidden = code.replace(/^#!.*/, (line) => `//${line.slice(2)}`);
+  const hidden = code.replace(SHEBANG, hideShebang);
   try {
     return { code: amaro().transformSync(hidden, { mode: 'strip-only' }).code };
   } catch (error) {
@@ -173,9 +178,11 @@ function typeFailure(error, code, count) {
   if (error.startLine === undefined) {
     return failures.syntax(String(error.message ?? error), code, 1, 0, count);
   }
-  let { message } = error;
-  const jsx = /^\s*</.test((code.split('\n')[error.startLine - 1] ?? '').slice(error.startColumn));
-  if (jsx) message += ' (JSX is not supported)';
+  const line = code.split('\n')[error.startLine - 1] ?? '';
+  // The stripper reads a tag as a type assertion and complains of what follows it.
+  const message = JSX.test(line.slice(0, error.startColumn + 1))
+    ? `${error.message} (JSX is not supported)`
+    : error.message;
   return failures.syntax(message, code, error.startLine, error.startColumn, count);
 }
 
@@ -183,9 +190,14 @@ function typeFailure(error, code, count) {
 function completeness(code, typescript) {
   let text = code;
   if (typescript) {
-    const stripped = strip(code, 0);
-    if (stripped.failure) return /<eof>|Unterminated (template|block comment)/.test(stripped.failure.value) ? 'incomplete' : 'invalid';
-    text = stripped.code;
+    try {
+      text = amaro().transformSync(code.replace(SHEBANG, hideShebang), { mode: 'transform' }).code;
+    } catch (error) {
+      if (/^Unterminated (template|block comment)/.test(error.message)) return 'incomplete';
+      const lines = code.trimEnd().split('\n');
+      const atEnd = error.startLine === lines.length && error.startColumn >= lines.at(-1).length - 1;
+      return atEnd && /eof|^Expect/.test(error.message) ? 'incomplete' : 'invalid';
+    }
   }
   try {
     acorn().parse(text, PARSE);
@@ -201,15 +213,20 @@ function completeness(code, typescript) {
  * `code` with the declarations of `name` turned into another kind, so that it can be declared
  * although another cell has declared it in a way that V8 lets nobody repeat; null if not found.
  */
-function redeclare(code, name, lexical) {
-  const { tree } = parse(code);
+function redeclare(code, name, kind) {
+  let tree;
+  try {
+    ({ tree } = parse(code));
+  } catch {
+    // Declared twice in this very cell: V8's own message stands.
+    return null;
+  }
   const edits = [];
   for (const item of tree.body) {
     if (item.type === 'VariableDeclaration' && declares(item, name)) {
-      const keyword = lexical ? 'let' : 'var';
-      edits.push([item.start, item.start + item.kind.length, keyword.padEnd(item.kind.length)]);
+      edits.push([item.start, item.start + item.kind.length, kind]);
     } else if (/^(Function|Class)Declaration$/.test(item.type) && item.id.name === name) {
-      edits.push([item.start, item.start, `${lexical ? 'let' : 'var'} ${name} = `], [item.end, item.end, ';']);
+      edits.push([item.start, item.start, `${kind} ${name} = `], [item.end, item.end, ';']);
     }
   }
   return edits.length > 0 ? edit(code, edits) : null;
