@@ -51,7 +51,8 @@ class Endpoint:
         directory.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(endpoint.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            json.dump(endpoint.info, file)
+            # json.dump would leave a cycle behind.
+            file.write(json.dumps(endpoint.info))
         return endpoint
 
     @property
@@ -160,6 +161,8 @@ class Connection:
             future.cancel()
         self._answers.clear()
         self._listeners.clear()
+        # It leads back to whoever holds this connection.
+        self._on_unclaimed = _ignore
 
     @property
     def closed(self) -> bool:
@@ -334,3 +337,7 @@ class Connection:
             answer = self._answers.get(message.parent_id)
             if answer is not None and not answer.done():
                 answer.set_result(message)
+
+
+def _ignore(_: Message) -> None:
+    """Nobody wants it any more."""

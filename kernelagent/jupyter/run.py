@@ -136,6 +136,8 @@ class Run:
             watch.cancel()
             if self._memory_watch is not None:
                 self._memory_watch.cancel()
+                # The trace that it ends with leads back to here.
+                self._memory_watch = None
             kernel.exited.remove_done_callback(self._on_exit)
             kernel.connection.forget(msg_id)
             if self._grace is not None:

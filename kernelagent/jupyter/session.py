@@ -268,6 +268,8 @@ class Session:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
+            # The trace that it ends with leads back to here.
+            self._worker = None
         await self._lease.close()
 
     def _enqueue(self, item: Execution | Turn) -> None:
@@ -330,29 +332,32 @@ class Session:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                item = self._queue.popleft()
-                if isinstance(item, Turn):
-                    self._turn = item
-                    try:
-                        await item.hold()
-                    finally:
-                        self._turn = None
-                        self._touch()
-                    continue
-                execution = self._current = item
-                try:
-                    await self._execute(execution)
-                except ApiError as error:
-                    execution.fail(error)
-                except Exception as error:
-                    log.exception("a run failed inside the service")
-                    execution.fail(error)
-                except asyncio.CancelledError:
-                    execution.fail(SessionClosed(f"session {self.id} was closed"))
-                    raise
-                finally:
-                    self._current = None
-                    self._touch()
+                # Kept in no variable: all that a run has shown would stay until the next one.
+                await self._serve(self._queue.popleft())
+
+    async def _serve(self, item: Execution | Turn) -> None:
+        if isinstance(item, Turn):
+            self._turn = item
+            try:
+                await item.hold()
+            finally:
+                self._turn = None
+                self._touch()
+            return
+        self._current = item
+        try:
+            await self._execute(item)
+        except ApiError as error:
+            item.fail(error)
+        except Exception as error:
+            log.exception("a run failed inside the service")
+            item.fail(error)
+        except asyncio.CancelledError:
+            item.fail(SessionClosed(f"session {self.id} was closed"))
+            raise
+        finally:
+            self._current = None
+            self._touch()
 
     async def _execute(self, execution: Execution) -> None:
         spill = Spill(self._policy.workspace, execution.id, self._policy.spill_bytes)

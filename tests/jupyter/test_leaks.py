@@ -6,13 +6,14 @@ import asyncio
 import gc
 import os
 import threading
+import weakref
 from pathlib import Path
 
 import psutil
 
 from kernelagent.jupyter.engine import Engine
 from kernelagent.settings import Settings
-from tests.jupyter.conftest import EngineFactory, run
+from tests.jupyter.conftest import EngineFactory, run, submit, until
 
 
 def _descriptors() -> int:
@@ -44,6 +45,40 @@ async def test_a_hundred_sessions_leave_nothing(
     after = (_descriptors(), threading.active_count(), len(psutil.Process().children(True)))
     assert after == before
     assert sorted(runtime_dir.rglob("*")) == files
+
+
+async def test_what_has_ended_is_freed_without_the_collector(faulty_engine: EngineFactory) -> None:
+    """It comes rarely: until then, sessions that have ended would keep what their runs showed."""
+    engine = await faulty_engine()
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        session = await engine.create_session()
+        # Long enough for its memory to be watched.
+        await run(session, "print x\nsleep 0.2")
+        await engine.close_session(session.id)
+        del session
+        gc.collect()
+        left = {
+            getattr(one, "__qualname__", type(one).__qualname__)
+            for one in gc.garbage
+            if str(getattr(one, "__module__", "")).startswith(("kernelagent", "json"))
+        }
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert not left
+
+
+async def test_an_idle_session_does_not_keep_what_its_last_run_showed(
+    faulty_engine: EngineFactory,
+) -> None:
+    session = await (await faulty_engine()).create_session()
+    execution = submit(session, "print x")
+    await execution.finished
+    kept = weakref.ref(execution)
+    del execution
+    await until(lambda: kept() is None)
 
 
 async def test_an_engine_leaves_nothing(settings: Settings, runtime_dir: Path) -> None:
