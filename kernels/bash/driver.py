@@ -84,7 +84,7 @@ class Driver(BaseDriver):
         self._filters = {
             name: OutputFilter(mark, path, b"Cell In[") for name in ("stdout", "stderr")
         }
-        self._initial = {variable["name"] for variable in self._list_variables()}
+        self._initial = set(self._ask("complete", ["variable", ""]))
 
     @property
     def pid(self) -> int:
