@@ -1,0 +1,3 @@
+module kernelagent/host
+
+go 1.23

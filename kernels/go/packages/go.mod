@@ -1,0 +1,3 @@
+module kernelagent
+
+go 1.23
