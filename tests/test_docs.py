@@ -177,6 +177,8 @@ def test_code_blocks_name_a_language_that_is_known(page: Path) -> None:
         "toml",
         "yaml",
         "javascript",
+        "typescript",
+        "go",
         "dockerfile",
         "nginx",
         "ini",

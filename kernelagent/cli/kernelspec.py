@@ -54,7 +54,8 @@ def install(
         prefix = Path(sys.prefix)
     manager = KernelSpecManager()
     for language in Languages.load():
-        if not language.available:
+        # Others are registered already.
+        if not language.available or not language.has_side_channel:
             continue
         name = f"kernelagent-{language.name}"
         with tempfile.TemporaryDirectory() as folder:

@@ -31,6 +31,7 @@ _SINGLE = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_
 class State(StrEnum):
     """What can be expected of a fork server."""
 
+    WAITING = "waiting"
     STARTING = "starting"
     READY = "ready"
     FAILED = "failed"
@@ -103,7 +104,7 @@ class Generation:
 
 
 class ForkServer:
-    """Keeps one fork server of a language running; `open` first, `close` in any case.
+    """Keeps one fork server running once it was opened; `close` in any case.
 
     While it cannot serve, `generation` is None and kernels are started plainly.
     """
@@ -113,7 +114,7 @@ class ForkServer:
         self._generation: Generation | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._decided = asyncio.Event()
-        self.state = State.STARTING
+        self.state = State.WAITING
         self.reason = ""
         self.restarts = -1
         self.forks = 0
@@ -132,7 +133,10 @@ class ForkServer:
         }
 
     def open(self) -> None:
-        """Start it; returns at once."""
+        """Start it if that was not done; returns at once."""
+        if self._keeper is not None or self.state is State.CLOSED:
+            return
+        self.state = State.STARTING
         self._keeper = asyncio.create_task(self._keep(), name="fork server")
 
     async def close(self) -> None:

@@ -62,7 +62,10 @@ class Launcher:
         }
 
     async def open(self, languages: Languages) -> None:
-        """Make the directory and start the fork servers, whose readiness is not waited for."""
+        """Make the directory and start the fork servers, whose readiness is not waited for.
+
+        One whose languages have no pools starts with the first kernel.
+        """
         self._runtime_dir = await asyncio.to_thread(_make_runtime_dir, self._settings)
         name = f"kernelagent-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._groups = await asyncio.to_thread(MemoryGroups.open, name)
@@ -74,8 +77,10 @@ class Launcher:
             if language.available and language.can_fork and self._settings.fork_server:
                 key = language.fork_key
                 if key not in opened:
-                    opened[key] = self._open_fork_server(language)
+                    opened[key] = self._make_fork_server(language)
                 self._fork_servers[language.name] = opened[key]
+                if self._settings.pool_size(language.name, *language.aliases) or language.preload:
+                    opened[key].open()
 
     async def close(self) -> None:
         """Called when all kernels have ended; nothing is left behind."""
@@ -98,7 +103,10 @@ class Launcher:
         """
         launch = partial(self._launch, language, env=env or {}, cwd=cwd)
         server = self._fork_servers.get(language.name)
-        generation = None if server is None else await server.generation()
+        generation = None
+        if server is not None:
+            server.open()
+            generation = await server.generation()
         if server is not None and generation is not None:
             try:
                 kernel = await launch(_forked_by(generation))
@@ -183,7 +191,7 @@ class Launcher:
                 log.warning("a kernel's memory is only watched: %s", error)
         return KernelMemory(self.memory_limit, group)
 
-    def _open_fork_server(self, language: Language) -> ForkServer:
+    def _make_fork_server(self, language: Language) -> ForkServer:
         settings = self._settings
         spec = ForkServerSpec(
             language,
@@ -195,9 +203,7 @@ class Launcher:
             not settings.lean_kernel,
             settings.kernel_start_timeout,
         )
-        server = ForkServer(spec)
-        server.open()
-        return server
+        return ForkServer(spec)
 
     def _preload(self, language: Language) -> tuple[str, ...]:
         wished = self._settings.preload

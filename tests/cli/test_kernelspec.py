@@ -28,7 +28,10 @@ def test_registered_kernel_runs_under_another_front_end(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
     folder = tmp_path / "share" / "jupyter"
     kernel = folder / "kernels" / "kernelagent-python"
-    assert done.stdout == f"kernelagent-python: {kernel}\n"
+    assert done.stdout.splitlines() == [
+        f"kernelagent-{name}: {folder}/kernels/kernelagent-{name}"
+        for name in ("python", "javascript", "typescript", "bash", "go")
+    ]
 
     specification = json.loads((kernel / "kernel.json").read_text())
     assert Path(specification["argv"][0]).is_absolute()

@@ -57,19 +57,25 @@ def test_the_last_value_is_shown(go: Host, code: str, shown: str | None) -> None
         (["a, b := 1, 2", "a := 5", "fmt.Print(a, b)"], "5 2"),
         (["func f() int { return 1 }", "func f() int { return 2 }", "fmt.Print(f())"], "2"),
         (["func f() int { return g() }\nfunc g() int { return 7 }", "fmt.Print(f())"], "7"),
-        (["type T struct{ X int }", "func (t T) D() int { return t.X }", "fmt.Print(T{4}.D())"], "4"),
-        (["type T int\nfunc (t T) S() int { return 1 }", "type T string", "fmt.Print(T(0).S())"], "1"),
-        (["func least[T cmp.Ordered](a, b T) T { return min(a, b) }", "fmt.Print(least(1, 2))"], "1"),
+        (["type T struct{ X int }", "func (t T) D() int { return 4 }", "fmt.Print(T{}.D())"], "4"),
+        (
+            ["type T int\nfunc (t T) S() int { return 1 }", "type T string", "fmt.Print(T(0).S())"],
+            "1",
+        ),
+        (
+            ["func least[T cmp.Ordered](a, b T) T { return min(a, b) }", "fmt.Print(least(1, 2))"],
+            "1",
+        ),
         (['import str "strings"', 'fmt.Print(str.Repeat("a", 3))'], "aaa"),
         (['import "crypto/rand"', "b := make([]byte, 4); n, _ := rand.Read(b); fmt.Print(n)"], "4"),
         (["const (\n\tA = iota\n\tB\n)", "fmt.Print(A, B)"], "0 1"),
         (["unused := 1\nvar other int", "fmt.Print(1)"], "1"),
-        (["func main() { fmt.Print(\"own main\") }"], "own main"),
+        (['func main() { fmt.Print("own main") }'], "own main"),
         (["x := 1\nfor i := 0; i < 3; i++ {\n\tx *= 2\n}\nfmt.Print(x)"], "8"),
-        (["if x := 2; x > 1 { fmt.Print(\"yes\") }"], "yes"),
+        (['if x := 2; x > 1 { fmt.Print("yes") }'], "yes"),
         (["var f = func(n int) int { return n + 1 }", "fmt.Print(f(1))"], "2"),
     ],
-)  # fmt: skip
+)
 def test_declarations_live_on(go: Host, cells: list[str], expected: str) -> None:
     for cell in cells:
         outcome = go.run(cell)
@@ -121,11 +127,11 @@ def test_errors_of_the_compiler_are_in_lines_of_the_cell(go: Host) -> None:
     [
         ('fmt.Print("a")\n\npanic("of its own")', "panic", "of its own", 3),
         ("var list []int\n_ = list[3]", "RuntimeError", "index out of range [3] with length 0", 2),
-        ("var m map[string]int\nm[\"a\"] = 1", "panic", "assignment to entry in nil map", 2),
+        ('var m map[string]int\nm["a"] = 1', "panic", "assignment to entry in nil map", 2),
         ("c := make(chan int)\n<-c", "FatalError", "all goroutines are asleep - deadlock!", 2),
-        ("go func() {\n\tpanic(\"inside\")\n}()\ntime.Sleep(time.Minute)", "panic", "inside", 2),
+        ('go func() {\n\tpanic("inside")\n}()\ntime.Sleep(time.Minute)', "panic", "inside", 2),
     ],
-)  # fmt: skip
+)
 def test_a_panic_is_a_failure_with_the_lines_of_the_cell(
     go: Host, code: str, name: str, value: str, line: int
 ) -> None:

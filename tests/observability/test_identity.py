@@ -65,7 +65,7 @@ async def test_health_has_what_published_clients_read(server: Server) -> None:
 async def test_features_are_an_object_of_booleans_and_languages(server: Server, path: str) -> None:
     features = (await answer_of(server, path))["features"]
 
-    assert features.pop("languages") == ["python"]
+    assert features.pop("languages")[:5] == ["python", "javascript", "typescript", "bash", "go"]
     assert {
         "code_execution",
         "file_operations",
@@ -129,8 +129,11 @@ async def test_info_names_the_languages_and_how_to_get_the_missing_ones(server: 
     assert set(languages) >= LANGUAGES
     assert languages["python"]["available"] is True
     assert "python3" in languages["python"]["aliases"]
-    assert languages["go"]["available"] is False
-    assert languages["go"]["missing"]
+    assert languages["python"]["version"].startswith("3.")
+    assert languages["go"]["available"] is True
+    assert languages["go"]["missing"] is None
+    assert languages["bash"]["aliases"] == ["sh", "shell"]
+    assert languages["bash"]["pool"] == 0
 
 
 async def test_endpoints_name_routes_that_exist(server: Server) -> None:

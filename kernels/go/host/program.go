@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,8 +21,10 @@ const (
 	// Of what a program that fails says at last.
 	keptWords  = 256 * 1024
 	mostFrames = 30
-	grace      = 200 * time.Millisecond
-	look       = 30 * time.Millisecond
+	// That one program may leave behind; more than that end with the host.
+	mostOrphans = 10000
+	grace       = 200 * time.Millisecond
+	look        = 30 * time.Millisecond
 	// prctl(PR_SET_CHILD_SUBREAPER)
 	childSubreaper = 36
 )
@@ -119,15 +122,30 @@ func (h *host) execute(r request, path, cwd string, env []string) outcome {
 	h.lock.Lock()
 	h.program = nil
 	h.lock.Unlock()
-	reap()
+	endOrphans()
 	return h.ending(command.ProcessState, last, r.Count)
 }
 
-// reap takes leave of orphans that have ended.
-func reap() {
-	for {
-		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
-		if pid <= 0 || err != nil {
+// endOrphans ends what programs have left behind, in groups of their own too, and takes leave of it.
+func endOrphans() {
+	for range mostOrphans {
+		lists, err := filepath.Glob("/proc/self/task/*/children")
+		if err != nil {
+			return
+		}
+		for _, list := range lists {
+			text, err := os.ReadFile(list)
+			if err != nil {
+				continue
+			}
+			for _, word := range strings.Fields(string(text)) {
+				if pid, err := strconv.Atoi(word); err == nil {
+					_ = syscall.Kill(pid, syscall.SIGKILL)
+				}
+			}
+		}
+		pid, err := syscall.Wait4(-1, nil, 0, nil)
+		if pid <= 0 || err != nil && err != syscall.EINTR {
 			return
 		}
 	}
