@@ -15,8 +15,8 @@ from typing import Any
 
 from kernelagent_host.host import Driver as BaseDriver
 from kernelagent_host.host import Ended, Failure, HostFailed, Listener, MimeBundle, Run
-from kernelagent_host.timer import Timer
 from kernelagent_python.scope import ScopeError
+from kernelagent_python.timer import Timer
 
 _HERE = str(Path(__file__).resolve().parent)
 sys.path.insert(0, _HERE)

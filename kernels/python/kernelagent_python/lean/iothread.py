@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -13,23 +12,10 @@ import time
 import traceback
 from collections.abc import Callable
 
+from kernelagent_python.timer import Timer
+
 # ipykernel tells by the name of the thread whether a request came over the control channel.
 NAME = "Control"
-
-_CLOCK_MONOTONIC = 1
-_CLOSE_ON_EXEC = 0o2000000
-_NONBLOCK = 0o4000
-
-# Keeps the interpreter lock: the calls take a microsecond.
-_libc = ctypes.PyDLL(None, use_errno=True)
-
-
-class _Timespec(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
-
-
-class _Interval(ctypes.Structure):
-    _fields_ = (("interval", _Timespec), ("value", _Timespec))
 
 
 class IoThread(threading.Thread):
@@ -45,12 +31,9 @@ class IoThread(threading.Thread):
         self._callbacks: dict[int, Callable[[], object]] = {}
         self._stopping = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._timer = _libc.timerfd_create(_CLOCK_MONOTONIC, _CLOSE_ON_EXEC | _NONBLOCK)
-        if self._timer < 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
+        self._timer = Timer()
         self.watch(self._wake, self._on_wake)
-        self.watch(self._timer, self._on_timer)
+        self.watch(self._timer.descriptor, self._on_timer)
         # Debuggers leave it alone.
         self.pydev_do_not_trace = True
         self.is_pydev_daemon_thread = True
@@ -58,7 +41,7 @@ class IoThread(threading.Thread):
     @property
     def descriptors(self) -> tuple[int, int]:
         """Its own, for whoever has to close them in a forked child."""
-        return self._wake, self._timer
+        return self._wake, self._timer.descriptor
 
     def watch(self, descriptor: int, callback: Callable[[], object]) -> None:
         """Call `callback` in this thread whenever `descriptor` can be read or is hung up."""
@@ -72,9 +55,7 @@ class IoThread(threading.Thread):
 
     def set_timer(self, seconds: float) -> None:
         """Have `on_timer` called once; replaces an earlier delay. Does not wake the thread."""
-        whole = int(seconds)
-        value = _Timespec(whole, int((seconds - whole) * 1e9))
-        _libc.timerfd_settime(self._timer, 0, ctypes.byref(_Interval(_Timespec(0, 0), value)), None)
+        self._timer.set(seconds)
 
     def stop(self) -> None:
         """End the thread once it has done what it is at; may be called from any thread."""
@@ -103,6 +84,5 @@ class IoThread(threading.Thread):
             os.eventfd_read(self._wake)
 
     def _on_timer(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._timer, 8)
+        self._timer.take()
         self._callback_of_timer()

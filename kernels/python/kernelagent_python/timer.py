@@ -10,7 +10,8 @@ _CLOCK_MONOTONIC = 1
 _CLOSE_ON_EXEC = 0o2000000
 _NONBLOCK = 0o4000
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# Keeps the interpreter lock: the calls take a microsecond.
+_libc = ctypes.PyDLL(None, use_errno=True)
 
 
 class _Timespec(ctypes.Structure):
