@@ -6,6 +6,9 @@ const channel = require('channel');
 const { vm, realm, process } = node;
 
 const drain = process._tickCallback.bind(process);
+// What ends within so many turns of the queue may end.
+const PURGE_ROUNDS = 50;
+const ready = Promise.resolve();
 const UNWOUND = new node.Error('interrupted');
 
 let work = null;
@@ -32,6 +35,34 @@ function keepListening() {
 
 /** Call `task`; false if SIGINT cut it short. What `task` throws is thrown. */
 function guard(task) {
+  const whole = enter(task);
+  if (!whole && depth === 0) purge();
+  return whole;
+}
+
+/**
+ * Drop what the code that was cut short has left in the queue of promise reactions: it could go on
+ * there for ever, where nothing can stop it. V8 empties the queue when a reaction is cut short.
+ */
+function purge() {
+  let purged = false;
+  let rounds = PURGE_ROUNDS;
+  const again = () => {
+    rounds -= 1;
+    if (rounds > 0) {
+      ready.then(again);
+    } else if (depth > 0) {
+      purged = true;
+      cut();
+    }
+  };
+  while (!purged) {
+    rounds = PURGE_ROUNDS;
+    enter(() => void ready.then(again));
+  }
+}
+
+function enter(task) {
   const outer = [work, depth];
   work = task;
   try {

@@ -116,20 +116,25 @@ function evaluate(current, code, map) {
 /** Evaluate; `done` gets the value unless the code failed or was stopped. */
 function evaluateIn(current, code, map, done, tried = []) {
   const name = traces.nameCell(current.count, map);
-  const parameters = { expression: `${code}\n//# sourceURL=${name}`, replMode: true };
   attempt(current, (settle) => {
-    inspector.call('Runtime.evaluate', parameters, ({ result, exceptionDetails }) => {
-      if (exceptionDetails !== undefined) {
-        settle(() => refused(current, code, map, exceptionDetails, done, tried));
-        return;
-      }
-      // The inspector could await it itself, but calls back from within a garbage collection, which
-      // is fatal, if the promise of an interrupted cell is collected.
-      const promise = inspector.take(result);
-      inspector.release(result);
-      watch(current, promise, settle, (wrapper) => done(wrapper['.repl_result']));
+    inspector.evaluate(`${code}\n//# sourceURL=${name}`, (answer) => {
+      settle(() => evaluated(current, code, map, answer, done, tried));
     });
   });
+}
+
+function evaluated(current, code, map, { result, exceptionDetails }, done, tried) {
+  if (exceptionDetails === undefined) {
+    const value = inspector.take(result);
+    inspector.release(result);
+    done(value);
+    return;
+  }
+  const error = inspector.take(exceptionDetails.exception);
+  inspector.release(exceptionDetails.exception);
+  const early = exceptionDetails.scriptId !== undefined && exceptionDetails.exception.className === 'SyntaxError';
+  if (early) refused(current, code, map, exceptionDetails, error, done, tried);
+  else thrown(current, error);
 }
 
 /** Have `settle` called with what follows once `promise` is settled. */
@@ -157,8 +162,7 @@ function attempt(current, start) {
 }
 
 /** The code did not compile. */
-function refused(current, code, map, details, done, tried) {
-  const error = inspector.take(details.exception);
+function refused(current, code, map, details, error, done, tried) {
   const message = String(error.message);
   const name = DECLARED.exec(message)?.[1];
   if (name !== undefined) {
@@ -251,6 +255,7 @@ function end(current, reply) {
     input.setRun(null);
     run = null;
     scope.leave();
+    if (disturbed) inspector.restart();
     region.keepListening();
     const status = Number(process.exitCode ?? 0);
     process.exitCode = undefined;
