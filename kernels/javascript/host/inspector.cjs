@@ -13,6 +13,7 @@ let post;
 let taken;
 let takerId;
 let held = null;
+const kept = [];
 
 function start() {
   // Kept, as a frozen global object would not take it anew.
@@ -23,7 +24,7 @@ function start() {
 function connect() {
   session = new node.inspector.Session();
   session.connect();
-  post = session.post.bind(session);
+  post = (...parameters) => Reflect.apply(session.post, session, parameters);
   call('Runtime.evaluate', { expression: TAKE }, (answer) => {
     takerId = answer.result.objectId;
   });
@@ -32,7 +33,15 @@ function connect() {
 /** Forget what is still awaited. */
 function restart() {
   const old = session;
-  connect();
+  try {
+    connect();
+  } catch {
+    // User code has broken what Node needs for a session: the old one, and what it holds, must do.
+    session = old;
+    post = (...parameters) => Reflect.apply(session.post, session, parameters);
+    kept.push(held);
+    return;
+  }
   old.disconnect();
   held = null;
 }

@@ -14,14 +14,20 @@ const UNWOUND = new node.Error('interrupted');
 let work = null;
 let depth = 0;
 let wasCut = false;
+let told = false;
 
 realm.enter = () => {
   // From here on the driver may send SIGINT; before and after, it asks over the pipe.
-  if (depth === 0) channel.send({ op: 'guarded' });
+  if (depth === 0) channel.send({ __proto__: null, op: 'guarded' });
   depth += 1;
   work();
   // Promise reactions and ticks that are due belong to the code that made them due.
-  if (depth === 1) drain();
+  if (depth === 1) {
+    drain();
+    // Told before the end: while Node changes its handlers, SIGINT would be the end of it.
+    told = true;
+    channel.send({ __proto__: null, op: 'unguarded' });
+  }
 };
 const script = new vm.Script('enter()', { filename: 'kernelagent:region' });
 const runInContext = Function.prototype.call.bind(vm.Script.prototype.runInContext);
@@ -76,7 +82,8 @@ function enter(task) {
     throw error;
   } finally {
     [work, depth] = outer;
-    if (depth === 0) channel.send({ op: 'unguarded' });
+    if (depth === 0 && !told) channel.send({ __proto__: null, op: 'unguarded' });
+    if (depth === 0) told = false;
   }
 }
 
