@@ -19,9 +19,11 @@ import contextlib
 import importlib.util
 import json
 import os
+import select
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +37,9 @@ from kernelagent_host.json_driver import JsonDriver
 _HOST = Path(__file__).resolve().parent / "host" / "main.cjs"
 # Node says that it will wait for a child before it starts it.
 _CHILD_APPEARS = 0.1
+_SETTLES = 0.002
+_INSISTS = 0.1
+_TRIES = 20
 
 
 class Driver(JsonDriver):
@@ -45,6 +50,7 @@ class Driver(JsonDriver):
         self._guarded = False
         self._interrupting = False
         self._signalled = False
+        self._taking = False
         self._parts: bytearray | None = None
         self._other_children: set[int] | None = None
         self._text: list[str] = []
@@ -72,7 +78,7 @@ class Driver(JsonDriver):
 
     def take(self, descriptor: int) -> None:
         # The cell's own output comes in messages; what a child wrote came after it.
-        if descriptor in self._streams and self._messages >= 0:
+        if descriptor in self._streams:
             self._take_messages()
         super().take(descriptor)
 
@@ -83,9 +89,39 @@ class Driver(JsonDriver):
     def interrupt(self) -> None:
         if not self._run_id:
             return
+        if not self._taking:
+            self._listen(_SETTLES)
+        if not self._run_id:
+            return
         self._interrupting = True
         self._write({"op": "interrupt", "id": self._run_id})
         self._signal()
+
+    def _listen(self, seconds: float) -> None:
+        """Take what comes within that time.
+
+        Node ends if SIGINT comes while it changes its handlers, at the end of a guarded part. Code
+        is often interrupted for what it has just said, and often says it at that very end.
+        """
+        deadline = time.monotonic() + seconds
+        while self._messages >= 0 and self._run_id and self._guarded:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            poll = select.poll()
+            poll.register(self._messages, select.POLLIN)
+            if poll.poll(left * 1000):
+                self._take_messages()
+
+    def _insist(self, run_id: int) -> None:
+        """The inspector may swallow SIGINT when it comes at the wrong moment."""
+        for _ in range(_TRIES):
+            time.sleep(_INSISTS)
+            if self._run_id != run_id:
+                return
+            if self._guarded:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGINT)
 
     def _signal(self) -> None:
         # At any other time it could end Node.
@@ -93,13 +129,18 @@ class Driver(JsonDriver):
             self._interrupting = False
             self._signalled = True
             super().interrupt()
+            threading.Thread(target=self._insist, args=(self._run_id,), daemon=True).start()
             if self._other_children is not None:
                 _interrupt_children(self.pid, self._other_children)
 
     def _take_messages(self) -> None:
+        if self._messages < 0:
+            return
+        self._taking = True
         try:
             super()._take_messages()
         finally:
+            self._taking = False
             self._flush()
 
     def _flush(self) -> None:

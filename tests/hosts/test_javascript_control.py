@@ -79,6 +79,16 @@ def test_code_is_interrupted_and_the_state_kept(host: Host, code: str) -> None:
     assert host.run("kept.length").text == "3"
 
 
+def test_cells_that_wait_for_ever_survive_garbage_collections(host: Host) -> None:
+    assert host.run("require('v8').setFlagsFromString('--expose-gc')").ok
+    assert host.run("const gc = require('vm').runInNewContext('gc'); let rounds = 0").ok
+    for _ in range(3):
+        code = "setInterval(() => { gc(); if (++rounds % 5 === 0) console.log('go') }, 1); await new Promise(() => {})"
+        interrupted(host, code)
+        interrupted(host, "console.log('go'); while (true) await null")
+        assert host.run("gc(); await new Promise((r) => setTimeout(r, 5)); gc(); rounds > 0").text == "true"
+
+
 def test_many_interrupts_at_any_moment_lose_nothing(host: Host) -> None:
     for number in range(60):
         moment = time.monotonic() + number / 20000

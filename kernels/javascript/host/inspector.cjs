@@ -4,24 +4,68 @@
 
 const { global } = node;
 
-const session = new node.inspector.Session();
-const post = session.post.bind(session);
+const { onInit } = node.promiseHooks;
+
+const TAKE = 'import·take';
+
+let session = null;
+let post;
 let taken;
 let takerId;
+let held = null;
+const kept = [];
 
 function start() {
+  // Kept, as a frozen global object would not take it anew.
+  Object.defineProperty(global, TAKE, { value: (value) => void (taken = value) });
+  connect();
+}
+
+function connect() {
+  session = new node.inspector.Session();
   session.connect();
-  const name = 'kernelagent:take';
-  Object.defineProperty(global, name, { configurable: true, value: (value) => void (taken = value) });
-  call('Runtime.evaluate', { expression: `globalThis[${JSON.stringify(name)}]` }, (answer) => {
+  post = (...parameters) => Reflect.apply(session.post, session, parameters);
+  call('Runtime.evaluate', { expression: TAKE }, (answer) => {
     takerId = answer.result.objectId;
   });
-  delete global[name];
+}
+
+/** Forget what is still awaited. */
+function restart() {
+  const old = session;
+  try {
+    connect();
+  } catch {
+    // User code has broken what Node needs for a session: the old one, and what it holds, must do.
+    session = old;
+    post = (...parameters) => Reflect.apply(session.post, session, parameters);
+    kept.push(held);
+    return;
+  }
+  old.disconnect();
+  held = null;
+}
+
+/** Evaluate a cell; `done` gets the answer once the cell has ended. */
+function evaluate(expression, done) {
+  // When the promise of a cell that waits for ever is collected, the inspector tells so from within
+  // the garbage collection, which is fatal. It is the first that the evaluation makes.
+  const stop = onInit((promise) => {
+    stop();
+    held = promise;
+  });
+  call('Runtime.evaluate', { expression, replMode: true, awaitPromise: true }, (answer) => {
+    held = null;
+    done(answer);
+  });
+  stop();
 }
 
 /** Post; `done` gets the answer, and is called before this returns unless code is awaited. */
 function call(method, parameters, done) {
+  const asked = session;
   post(method, parameters, (error, answer) => {
+    if (asked !== session) return;
     if (error) throw new Error(`${method}: ${error.message}`);
     done(answer);
   });
@@ -82,4 +126,4 @@ function peek(name) {
   return found;
 }
 
-module.exports = { call, lexicalNames, peek, release, start, take };
+module.exports = { evaluate, lexicalNames, peek, release, restart, start, take };

@@ -32,6 +32,7 @@ const node = {
   nextTick: process.nextTick.bind(process),
   path: { ...path },
   process,
+  promiseHooks: { ...require('node:v8').promiseHooks },
   reallyExit: process.reallyExit.bind(process),
   setImmediate,
   symbolFor: Symbol.for,

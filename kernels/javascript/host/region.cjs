@@ -6,19 +6,28 @@ const channel = require('channel');
 const { vm, realm, process } = node;
 
 const drain = process._tickCallback.bind(process);
+// What ends within so many turns of the queue may end.
+const PURGE_ROUNDS = 50;
+const ready = Promise.resolve();
 const UNWOUND = new node.Error('interrupted');
 
 let work = null;
 let depth = 0;
 let wasCut = false;
+let told = false;
 
 realm.enter = () => {
   // From here on the driver may send SIGINT; before and after, it asks over the pipe.
-  if (depth === 0) channel.send({ op: 'guarded' });
+  if (depth === 0) channel.send({ __proto__: null, op: 'guarded' });
   depth += 1;
   work();
   // Promise reactions and ticks that are due belong to the code that made them due.
-  if (depth === 1) drain();
+  if (depth === 1) {
+    drain();
+    // Told before the end: while Node changes its handlers, SIGINT would be the end of it.
+    told = true;
+    channel.send({ __proto__: null, op: 'unguarded' });
+  }
 };
 const script = new vm.Script('enter()', { filename: 'kernelagent:region' });
 const runInContext = Function.prototype.call.bind(vm.Script.prototype.runInContext);
@@ -32,6 +41,34 @@ function keepListening() {
 
 /** Call `task`; false if SIGINT cut it short. What `task` throws is thrown. */
 function guard(task) {
+  const whole = enter(task);
+  if (!whole && depth === 0) purge();
+  return whole;
+}
+
+/**
+ * Drop what the code that was cut short has left in the queue of promise reactions: it could go on
+ * there for ever, where nothing can stop it. V8 empties the queue when a reaction is cut short.
+ */
+function purge() {
+  let purged = false;
+  let rounds = PURGE_ROUNDS;
+  const again = () => {
+    rounds -= 1;
+    if (rounds > 0) {
+      ready.then(again);
+    } else if (depth > 0) {
+      purged = true;
+      cut();
+    }
+  };
+  while (!purged) {
+    rounds = PURGE_ROUNDS;
+    enter(() => void ready.then(again));
+  }
+}
+
+function enter(task) {
   const outer = [work, depth];
   work = task;
   try {
@@ -45,7 +82,8 @@ function guard(task) {
     throw error;
   } finally {
     [work, depth] = outer;
-    if (depth === 0) channel.send({ op: 'unguarded' });
+    if (depth === 0 && !told) channel.send({ __proto__: null, op: 'unguarded' });
+    if (depth === 0) told = false;
   }
 }
 

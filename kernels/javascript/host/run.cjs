@@ -110,41 +110,59 @@ function bind(current, namespace, names, done) {
 }
 
 function evaluate(current, code, map) {
-  evaluateIn(current, code, map, (answer) => settled(current, answer));
+  evaluateIn(current, code, map, (value) => settled(current, value));
 }
 
-/** Evaluate; `done` gets the answer unless the code failed or was stopped. */
+/** Evaluate; `done` gets the value unless the code failed or was stopped. */
 function evaluateIn(current, code, map, done, tried = []) {
   const name = traces.nameCell(current.count, map);
-  const finished = (answer) => {
-    if (current.over) return;
-    const details = answer.exceptionDetails;
-    if (details === undefined) done(answer);
-    else if (details.scriptId === undefined || details.exception?.className !== 'SyntaxError') thrown(current, details);
-    else refused(current, code, map, details, done, tried);
-  };
-  const parameters = { expression: `${code}\n//# sourceURL=${name}`, replMode: true, awaitPromise: true };
-  request(current, 'Runtime.evaluate', parameters, finished);
+  attempt(current, (settle) => {
+    inspector.evaluate(`${code}\n//# sourceURL=${name}`, (answer) => {
+      settle(() => evaluated(current, code, map, answer, done, tried));
+    });
+  });
 }
 
-/** Have the inspector do something in the region; `done` may be called later, from the event loop. */
-function request(current, method, parameters, done) {
-  let answer = null;
+function evaluated(current, code, map, { result, exceptionDetails }, done, tried) {
+  if (exceptionDetails === undefined) {
+    const value = inspector.take(result);
+    inspector.release(result);
+    done(value);
+    return;
+  }
+  const error = inspector.take(exceptionDetails.exception);
+  inspector.release(exceptionDetails.exception);
+  const early = exceptionDetails.scriptId !== undefined && exceptionDetails.exception.className === 'SyntaxError';
+  if (early) refused(current, code, map, exceptionDetails, error, done, tried);
+  else thrown(current, error);
+}
+
+/** Have `settle` called with what follows once `promise` is settled. */
+function watch(current, promise, settle, done) {
+  then(
+    promise,
+    (value) => settle(() => done(value)),
+    (error) => settle(() => thrown(current, error)),
+  );
+}
+
+/** Do something in the region; what it settles with follows outside of it, now or later. */
+function attempt(current, start) {
+  let next = null;
   let inside = true;
   const whole = region.guard(() => {
-    inspector.call(method, parameters, (given) => {
-      if (inside) answer = given;
-      else turn(current, () => done(given));
+    start((given) => {
+      if (inside) next = given;
+      else turn(current, given);
     });
   });
   inside = false;
   if (!whole) stopped(current);
-  else if (answer !== null) done(answer);
+  else if (next !== null) next();
 }
 
 /** The code did not compile. */
-function refused(current, code, map, details, done, tried) {
-  const error = inspector.take(details.exception);
+function refused(current, code, map, details, error, done, tried) {
   const message = String(error.message);
   const name = DECLARED.exec(message)?.[1];
   if (name !== undefined) {
@@ -155,7 +173,7 @@ function refused(current, code, map, details, done, tried) {
     if (other !== null) return evaluateIn(current, other, map, done, [...tried, `${kind} ${name}`]);
   }
   // JSON.parse and eval throw syntax errors, too, with frames of the cell.
-  if (hasFrames(error)) return thrown(current, details);
+  if (hasFrames(error)) return thrown(current, error);
   const [line, column] = [details.lineNumber + 1, details.columnNumber + 1];
   const [row, offset] = map ? map(line, column) : [line, column];
   fail(current, failures.syntax(message, current.code, row, offset - 1, current.count));
@@ -170,35 +188,23 @@ function hasFrames(error) {
   }
 }
 
-function thrown(current, details) {
+function thrown(current, error) {
   let failure;
   const whole = region.guard(() => {
-    failure = failures.describe(inspector.take(details.exception));
+    failure = failures.describe(error);
   });
   if (whole) fail(current, failure);
   else stopped(current);
 }
 
-function settled(current, { result }) {
-  if (current.over) return;
-  if (result.subtype === 'promise') {
-    const parameters = { promiseObjectId: result.objectId };
-    request(current, 'Runtime.awaitPromise', parameters, (answer) => {
-      inspector.release(result);
-      if (current.over) return;
-      if (answer.exceptionDetails) thrown(current, answer.exceptionDetails);
-      else settled(current, answer);
-    });
-    return;
-  }
-  if (current.silent || result.type === 'undefined') {
+function settled(current, value) {
+  if (types.isPromise(value)) {
+    attempt(current, (settle) => watch(current, value, settle, (inner) => settled(current, inner)));
+  } else if (current.silent || value === undefined || display.isHandle(value)) {
     succeed(current);
-    return;
+  } else {
+    show(current, () => values.bundle(value), value);
   }
-  const value = inspector.take(result);
-  inspector.release(result);
-  if (display.isHandle(value)) succeed(current);
-  else show(current, () => values.bundle(value), value);
 }
 
 function show(current, make, value) {
@@ -249,6 +255,7 @@ function end(current, reply) {
     input.setRun(null);
     run = null;
     scope.leave();
+    if (disturbed) inspector.restart();
     region.keepListening();
     const status = Number(process.exitCode ?? 0);
     process.exitCode = undefined;
