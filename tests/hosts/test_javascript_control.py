@@ -86,7 +86,10 @@ def test_cells_that_wait_for_ever_survive_garbage_collections(host: Host) -> Non
         code = "setInterval(() => { gc(); if (++rounds % 5 === 0) console.log('go') }, 1); await new Promise(() => {})"
         interrupted(host, code)
         interrupted(host, "console.log('go'); while (true) await null")
-        assert host.run("gc(); await new Promise((r) => setTimeout(r, 5)); gc(); rounds > 0").text == "true"
+        assert (
+            host.run("gc(); await new Promise((r) => setTimeout(r, 5)); gc(); rounds > 0").text
+            == "true"
+        )
 
 
 def test_many_interrupts_at_any_moment_lose_nothing(host: Host) -> None:

@@ -21,13 +21,19 @@ function start() {
   connect();
 }
 
-function connect() {
-  session = new node.inspector.Session();
-  session.connect();
+function use(wanted) {
+  session = wanted;
   post = (...parameters) => Reflect.apply(session.post, session, parameters);
   call('Runtime.evaluate', { expression: TAKE }, (answer) => {
     takerId = answer.result.objectId;
   });
+}
+
+function connect() {
+  takerId = undefined;
+  const fresh = new node.inspector.Session();
+  fresh.connect();
+  use(fresh);
 }
 
 /** Forget what is still awaited. */
@@ -35,14 +41,13 @@ function restart() {
   const old = session;
   try {
     connect();
+    old.disconnect();
   } catch {
-    // User code has broken what Node needs for a session: the old one, and what it holds, must do.
-    session = old;
-    post = (...parameters) => Reflect.apply(session.post, session, parameters);
+    // User code has broken what Node needs for that. A session that lives on must not see its promise
+    // collected.
     kept.push(held);
-    return;
+    if (takerId === undefined) use(old);
   }
-  old.disconnect();
   held = null;
 }
 
