@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -125,11 +126,25 @@ def _wait_until_healthy(server: Server) -> None:
         time.sleep(0.05)
 
 
+def _write_missing_language(root: Path) -> Path:
+    """A folder for Jupyter with the kernelspec of `algol`, whose program is not there."""
+    folder = root / "jupyter" / "kernels" / "algol"
+    folder.mkdir(parents=True)
+    spec = {"argv": ["/no/such/algol"], "language": "algol", "display_name": "Algol"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    return root / "jupyter"
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One real server process for all tests that leave it as it was."""
     root = tmp_path_factory.mktemp("server")
-    running = start_server(root / "workspace", root / "state", KERNELAGENT_POOL_IDLE="2")
+    running = start_server(
+        root / "workspace",
+        root / "state",
+        KERNELAGENT_POOL_IDLE="2",
+        JUPYTER_PATH=str(_write_missing_language(root)),
+    )
     try:
         yield running
     finally:

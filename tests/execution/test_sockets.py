@@ -220,7 +220,7 @@ async def test_lost_kernel_ends_with_result_and_complete(server: Server) -> None
         ('{"type": "explode"}', "INVALID_REQUEST"),
         ('{"type": ["execute"], "code": "1"}', "INVALID_REQUEST"),
         ('{"type": "execute", "code": "1", "workdir": "/no/such"}', "DIRECTORY_NOT_FOUND"),
-        ('{"type": "execute", "code": "1", "language": "go"}', "LANGUAGE_NOT_AVAILABLE"),
+        ('{"type": "execute", "code": "1", "language": "algol"}', "LANGUAGE_NOT_AVAILABLE"),
         ('{"type": "execute", "code": "1", "session_id": "unknown"}', "SESSION_NOT_FOUND"),
     ],
     ids=lambda value: str(value)[:40],

@@ -22,6 +22,7 @@ from kernelagent.errors import (
     SessionNotFound,
 )
 from kernelagent.jupyter.engine import Engine
+from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.jupyter.run import Outcome
 from kernelagent.settings import Settings
@@ -319,11 +320,12 @@ async def test_a_busy_session_does_not_expire(engine: Engine) -> None:
 
 
 async def test_ids_and_limits_of_sessions(settings: Settings) -> None:
-    async with Engine(settings.model_copy(update={"max_sessions": 1})) as engine:
+    languages = Languages([*Languages.load(), Language("cobol", (), None, "it is too old")])
+    async with Engine(settings.model_copy(update={"max_sessions": 1}), languages) as engine:
         with pytest.raises(InvalidRequest):
             await engine.create_session(session_id="no/slash")
         with pytest.raises(LanguageNotAvailable):
-            await engine.create_session(language="go")
+            await engine.create_session(language="cobol")
         await engine.create_session(session_id="mine")
         with pytest.raises(SessionExists):
             await engine.create_session(session_id="mine")

@@ -153,7 +153,7 @@ async def test_same_id_wished_twice_at_once_makes_one_session(
     [
         ({"unknown": 1}, "INVALID_REQUEST"),
         ({"language": "cobol"}, "INVALID_REQUEST"),
-        ({"language": "go"}, "LANGUAGE_NOT_AVAILABLE"),
+        ({"language": "algol"}, "LANGUAGE_NOT_AVAILABLE"),
         ({"workdir": "/no/such"}, "DIRECTORY_NOT_FOUND"),
         ({"env": {"A": 1}}, "INVALID_REQUEST"),
         ({"env": {"A=B": "1"}}, "INVALID_REQUEST"),
