@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,30 +18,30 @@ from kernelagent_python.timer import Timer
 
 _HERE = str(Path(__file__).resolve().parent)
 sys.path.insert(0, _HERE)
-from kernelagent_bash.output_filter import OutputFilter, Shown  # noqa: E402
+from kernelagent_bash import questions  # noqa: E402
+from kernelagent_bash.asking import Asker  # noqa: E402
+from kernelagent_bash.interrupting import Interrupt  # noqa: E402
+from kernelagent_bash.printing import Printer  # noqa: E402
 from kernelagent_bash.shell import Shell  # noqa: E402
-from kernelagent_bash.showing import Unshowable, mime_bundle  # noqa: E402
-from kernelagent_bash.waiting import waits_for_line  # noqa: E402
+from kernelagent_bash.waiting import is_stopped  # noqa: E402
 
 sys.path.remove(_HERE)
 
 _ANSWER = 10.0
-# How often we look whether something waits for a line, while somebody could answer.
+# How often we look after a cell: while somebody could answer it, while something is about to
+# happen, and else, where each pause is twice the last one.
 _LOOK = 0.03
-# How long an interrupted shell may take to come back before it is called.
-_CALL = 0.02
-_MOST_CALLS = 20
+_LOOK_SOON = 0.005
+_FIRST_LOOK, _LAST_LOOK = 0.1, 1.0
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_WORD = re.compile(r"[^\s;|&()<>'\"`=]*\Z")
-_END_OF_FILE = b"\x04"
 _INTERRUPTED = 128 + signal.SIGINT
-_INCOMPLETE = ("unexpected end of file", "unexpected EOF", "here-document at line")
+_FRESH = "the next run has a fresh one"
 
 
 class Driver(BaseDriver):
-    """Bash by files that it reads with `.`; its end of a run comes over a pipe of its own."""
+    """Bash by files that it reads with `.`; the end of a run comes over a pipe of its own."""
 
-    language_info = {  # noqa: RUF012
+    language_info: Mapping[str, Any] = {
         "name": "bash",
         "version": "5",
         "mimetype": "text/x-sh",
@@ -58,33 +56,33 @@ class Driver(BaseDriver):
         self._listener = listener
         self._shell: Shell | None = None
         self._timer: Timer | None = None
-        self._filters: dict[str, OutputFilter] = {}
+        self._asker: Asker
+        self._printer: Printer
         self._initial: set[str] = set()
         self._count = 0
         self._cell: Path | None = None
-        self._running = False
+        self._task: list[str] = []
+        self._running = self._begun = self._rescued = False
         self._asks = False
-        self._asked = False
-        self._interrupted = False
-        self._calls = 0
-        # Calls of the shell by number: those of one interrupt begin with the first.
-        self._call = self._first_call = 0
-        self._signalled: set[int] = set()
-        self._for_shell = False
-        self._note = ""
+        self._interrupt: Interrupt | None = None
+        self._pause = _FIRST_LOOK
+        # In how many looks on end the shell has waited for an order, though its cell has not ended.
+        self._idle = 0
+        self._notes: list[str] = []
 
     def start(self) -> None:
-        program = shutil.which("bash")
+        program = shutil.which("bash") or shutil.which(
+            "bash", path=str(Path(sys.executable).parent)
+        )
         if program is None:
             raise HostFailed("bash is not installed")
         shell = self._shell = Shell(program)
         self._timer = Timer()
-        mark = f"\x1b_kernelagent;{shell.mark};".encode()
-        path = f"{shell.folder}/Cell In[".encode()
-        self._filters = {
-            name: OutputFilter(mark, path, b"Cell In[") for name in ("stdout", "stderr")
-        }
-        self._initial = set(self._ask("complete", ["variable", ""]))
+        self._asker = Asker(self._listener, shell)
+        self._printer = Printer(self._listener, shell)
+        self.language_info = {**self.language_info, "version": shell.version}
+        self.banner = f"Bash {shell.version}"
+        self._initial = set(questions.names(self._ask))
 
     @property
     def pid(self) -> int:
@@ -105,52 +103,58 @@ class Driver(BaseDriver):
     def take(self, descriptor: int) -> None:
         shell = self._live
         for name, output in shell.outputs.items():
-            if descriptor == output.descriptor:
-                self._put_out(name, output.read())
+            if descriptor == output.near:
+                self._printer.take(name)
                 return
-        if descriptor == shell.control.near:
+        if descriptor in (shell.control.near, shell.input.near, shell.own.near):
             shell.skip()
         elif self._timer is not None and descriptor == self._timer.descriptor:
             self._timer.take()
             self._look()
         else:
-            for report in shell.reports():
-                self._take_report(report)
+            self._take_reports()
 
     def run(self, run: Run) -> None:
         if run.cwd is not None:
             _check_directory(run.cwd)
         shell = self._live
-        self._count += 1
-        self._running, self._interrupted, self._asked = True, False, False
-        self._asks = run.allow_stdin
-        self._cell = shell.folder / f"Cell In[{run.count}]"
-        self._cell.write_bytes(run.code.encode("utf-8", "surrogateescape") + b"\n")
-        source = shell.control.name if run.allow_stdin else os.devnull
         env, refused = _split(run.env)
-        self._note = _refusal(refused)
-        shell.order("run", [str(self._count), str(self._cell), source, run.cwd or "", *_flat(env)])
-        if run.allow_stdin and self._timer is not None:
-            self._timer.set(_LOOK)
+        self._count += 1
+        self._running, self._begun, self._rescued = True, False, False
+        self._interrupt, self._idle, self._pause = None, 0, _FIRST_LOOK
+        self._asks = self._printer.holds = run.allow_stdin
+        self._asker.begin()
+        self._notes = [_refusal("bash takes no variables of these names", refused)]
+        shell.said()
+        self._cell = shell.folder / f"Cell In[{run.count}]"
+        source = shell.input.name if run.allow_stdin else os.devnull
+        self._task = [str(self._count), str(self._cell), source, run.cwd or "", *_flat(env)]
+        try:
+            shell.ensure_files()
+            self._cell.write_bytes(run.code.encode("utf-8", "surrogateescape") + b"\n")
+            shell.order("run", self._task)
+        except OSError as error:
+            self._running = False
+            reason = f"the cell cannot be handed to bash: {error.strerror}"
+            self._listener.ended(Ended(Failure("OSError", reason), 1))
+            return
+        self._look_again()
 
     def interrupt(self) -> None:
-        shell = self._live
-        self._interrupted = True
-        self._calls = 0
-        self._signalled = set()
-        self._first_call = self._call + 1
-        # If a program has the terminal, it is for that one to decide what becomes of the cell.
-        self._for_shell = not self._signal_foreground()
-        if self._for_shell:
-            os.kill(shell.pid, signal.SIGINT)
-        if self._timer is not None:
-            self._timer.set(_CALL)
+        if self._running:
+            self._interrupt = Interrupt(self._live)
+            self._interrupt.send()
+            self._look_again()
 
     def gone(self, exit_code: int) -> Ended:
+        if self._running:
+            self._take_all()
+            said = self._live.last_words()
+            if said:
+                self._listener.stream("stdout", said)
         self._running = False
-        self._put_out_all()
-        note = f"the shell ended with status {exit_code}: the next run has a fresh one"
-        return Ended(None, exit_code, " ".join(filter(None, (self._note, note))), fresh=True)
+        self._notes.append(f"the shell ended with status {exit_code}: {_FRESH}")
+        return Ended(None, exit_code, self._note, fresh=True)
 
     def configure(self, env: Mapping[str, str], unset: Sequence[str], cwd: str | None) -> None:
         if cwd is not None:
@@ -160,54 +164,28 @@ class Driver(BaseDriver):
         self._ask("configure", [cwd or "", str(len(gone)), *gone, *_flat(accepted)])
 
     def answer(self, line: str) -> None:
-        self._asked = False
-        self._live.control.type(line.encode() + b"\n")
+        self._asker.answer(line)
+        self._look_again()
 
     def deny(self) -> None:
-        self._asked = False
-        self._live.control.type(_END_OF_FILE)
+        self._printer.show_prompt()
+        self._asker.deny()
 
     def complete(self, code: str, cursor: int) -> tuple[Sequence[str], int, int]:
-        found = _WORD.search(code[:cursor])
-        word = found[0] if found else ""
-        start = cursor - len(word)
-        if word.startswith("$"):
-            matches = self._ask("complete", ["variable", word.lstrip("${")])
-            return [f"${match}" for match in matches], start, cursor
-        before = code[:start].rstrip(" ")
-        is_command = not before or before[-1] in "\n;|&("
-        kinds = ["command", "file"] if is_command and word else ["file", "variable"]
-        found_all: list[str] = []
-        for kind in kinds:
-            found_all += self._ask("complete", [kind, word])
-        return sorted(set(found_all)), start, cursor
+        matches, start, end = questions.complete(self._ask, code, cursor)
+        return matches, start, end
 
     def inspect(self, code: str, cursor: int) -> MimeBundle | None:
-        before = _WORD.search(code[:cursor])
-        after = re.match(r"[\w.-]*", code[cursor:])
-        word = (before[0].lstrip("${") if before else "") + (after[0] if after else "")
-        lines = self._ask("inspect", [word]) if word else []
-        return {"text/plain": "\n".join(lines)} if lines else None
+        found: MimeBundle | None = questions.inspect(self._ask, code, cursor)
+        return found
 
     def is_complete(self, code: str) -> str:
-        checked = subprocess.run(
-            ["bash", "--norc", "-O", "extglob", "-n"],
-            input=code.encode(),
-            capture_output=True,
-            check=False,
-            timeout=_ANSWER,
-        )
-        said = checked.stderr.decode("utf-8", "replace")
-        if any(phrase in said for phrase in _INCOMPLETE):
-            return "incomplete"
-        return "complete" if checked.returncode == 0 and not said else "invalid"
+        status: str = questions.is_complete(self._live.program, code)
+        return status
 
     def variables(self, limit: int) -> Mapping[str, Any]:
-        found = [
-            variable for variable in self._list_variables() if variable["name"] not in self._initial
-        ]
-        listed = found[: max(limit, 0)]
-        return {"variables": listed, "total": len(found), "truncated": len(found) > len(listed)}
+        listed: Mapping[str, Any] = questions.variables(self._ask, self._initial, limit)
+        return listed
 
     def close(self) -> None:
         shell, self._shell = self._shell, None
@@ -217,134 +195,117 @@ class Driver(BaseDriver):
         if timer is not None:
             timer.close()
 
-    def _take_report(self, report: list[str]) -> None:
-        if not self._running:
-            return
-        if self._interrupted and report[0] == "idle" and int(report[1]) >= self._first_call:
-            # It was interrupted before it had read what to do.
-            report = ["ended", str(self._count), str(_INTERRUPTED)]
-        if report[:2] != ["ended", str(self._count)]:
-            return
+    @property
+    def _note(self) -> str:
+        return " ".join(filter(None, self._notes))
+
+    # Reports.
+
+    def _take_reports(self) -> None:
+        for kind, *words in self._live.reports():
+            if not self._running or words[:1] != [str(self._count)]:
+                continue
+            if kind == "begun":
+                self._begun = True
+            elif kind == "ended":
+                self._notes.append(_refusal("these variables are readonly", words[2:]))
+                self._end(int(words[1]))
+
+    def _end(self, status: int) -> None:
+        self._take_all()
         self._running = False
         if self._timer is not None:
             self._timer.set(0)
-        self._put_out_all()
         if self._cell is not None:
             self._cell.unlink(missing_ok=True)
-        status = int(report[2])
         failure = None
-        if self._interrupted and status == _INTERRUPTED:
+        if self._interrupt is not None and status == _INTERRUPTED:
             failure = Failure("KeyboardInterrupt", "")
         self._listener.ended(Ended(failure, status, self._note))
 
+    def _take_all(self) -> None:
+        self._printer.take_all()
+        said = self._live.said()
+        if said.strip():
+            self._listener.stream("stderr", said)
+
+    # What is to be looked after while a cell runs.
+
     def _look(self) -> None:
-        """What is to be looked after while a cell runs."""
-        shell, timer = self._live, self._timer
-        if not self._running or timer is None:
-            return
-        if self._interrupted:
-            timer.set(_CALL)
-            if self._for_shell or not self._signalled:
-                # What the shell was about to start has not had the signal.
-                self._signal_foreground()
-            if 0 < self._calls <= _MOST_CALLS:
-                # Its own sign of being back may be gone; a cell that runs on will not read this.
-                self._call += 1
-                (shell.folder / "number").write_text(f"{self._call}\n")
-                shell.control.type(f" . {shell.folder}/call\n".encode())
-            self._calls += 1
-            return
-        timer.set(_LOOK)
-        if self._asked or shell.control.unread:
-            return
-        if waits_for_line(shell.pid, shell.control.name):
-            self._asked = True
-            self._put_out_all()
-            self._listener.ask("", password=not shell.control.echoes)
-
-    def _signal_foreground(self) -> bool:
-        """Send SIGINT, once, to the group of programs that has the terminal; whether one has.
-
-        By a signal and not by the key, which programs can disarm.
-        """
         shell = self._live
-        group = shell.control.foreground
-        if group <= 0 or group == os.getpgid(shell.pid):
-            return False
-        if group not in self._signalled:
-            # A child of the shell that has not become a program yet loses the signal: once more.
-            if not _runs_same_program(group, shell.pid):
-                self._signalled.add(group)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGINT)
-        return True
-
-    def _put_out_all(self) -> None:
-        for name, output in self._live.outputs.items():
-            self._put_out(name, output.read_all())
-            rest = self._filters[name].rest()
-            if rest:
-                self._listener.stream(name, rest)
-
-    def _put_out(self, name: str, data: bytes) -> None:
-        for piece in self._filters[name].take(data):
-            if isinstance(piece, Shown):
-                self._show(piece.name)
-            elif piece:
-                self._listener.stream(name, piece)
-
-    def _show(self, name: str) -> None:
-        folder = self._live.folder / "shown"
-        if not name.isalnum():
+        self._take_reports()
+        if not self._running:
             return
-        about = folder / f"{name}.about"
-        try:
-            kind, file = about.read_text(errors="replace").split("\0", 1)
-            bundle = mime_bundle((folder / name).read_bytes(), Path(file).name, kind)
-        except (OSError, ValueError, Unshowable) as error:
-            self._listener.stream("stderr", f"display: {error}\n".encode())
+        if is_stopped(shell.pid):
+            # Nobody else could have it go on.
+            os.kill(shell.pid, signal.SIGCONT)
+        if shell.takes_orders:
+            self._idle += 1
+            if self._idle > 1:
+                self._settle()
         else:
-            self._listener.display(bundle)
-        finally:
-            for path in (folder / name, about):
-                path.unlink(missing_ok=True)
+            self._idle = 0
+            if self._interrupt is not None and self._interrupt.pending:
+                self._interrupt.send_again()
+            else:
+                self._asker.look(self._printer.take_prompt if self._asks else None)
+        if self._running:
+            self._printer.release(but_fresh=True)
+            self._look_again()
 
-    def _list_variables(self) -> list[dict[str, Any]]:
-        fields = (self._ask_raw("variables", [])).split(b"\0")
-        texts = [field.decode("utf-8", "replace") for field in fields]
-        listed = []
-        for name, flags, declaration in zip(texts[::3], texts[1::3], texts[2::3], strict=False):
-            _, assigned, value = declaration.partition("=")
-            listed.append(
-                {
-                    "name": name,
-                    "type": _type(flags),
-                    "shape": None,
-                    "size": None,
-                    "preview": value[:120] if assigned else "",
-                }
-            )
-        return listed
+    def _look_again(self) -> None:
+        if self._timer is None or not self._running:
+            return
+        pending = self._interrupt is not None and self._interrupt.pending
+        if pending or self._idle or self._asker.typing:
+            self._timer.set(_LOOK_SOON)
+        elif self._asks:
+            self._timer.set(_LOOK)
+        else:
+            self._timer.set(self._pause)
+            self._pause = min(2 * self._pause, _LAST_LOOK)
 
-    def _ask(self, script: str, task: Sequence[str]) -> list[str]:
-        return self._ask_raw(script, task).decode("utf-8", "replace").splitlines()
+    def _settle(self) -> None:
+        """The shell waits for an order and has not said how the cell has ended."""
+        shell = self._live
+        self._idle = 0
+        if self._interrupt is not None and not self._begun:
+            # It was interrupted before it had read what to do.
+            self._end(_INTERRUPTED)
+        elif self._rescued:
+            self._give_up("the shell no longer answers")
+        else:
+            self._rescued = True
+            if self._interrupt is None:
+                self._notes.append(
+                    "the shell was put in order: its files, builtins, and functions of such names"
+                )
+            try:
+                shell.rescue(self._count if self._begun else None)
+                if not self._begun:
+                    shell.order("run", self._task)
+            except OSError as error:
+                self._give_up(f"the shell's own files cannot be written: {error.strerror}")
 
-    def _ask_raw(self, script: str, task: Sequence[str]) -> bytes:
+    def _give_up(self, reason: str) -> None:
+        self._take_all()
+        self._running = False
+        self._notes = [f"{reason}: {_FRESH}"]
+        self._listener.ended(Ended(Failure("HostFailed", reason), 1, self._note, fresh=True))
+
+    def _ask(self, script: str, task: Sequence[str]) -> bytes:
         """Have the waiting shell answer; raises HostFailed."""
         shell = self._live
         answer = shell.folder / "answer"
-        answer.write_bytes(b"")
-        shell.order(script, task)
-        shell.wait_for(lambda report: report == ["answered"], _ANSWER, self.take)
-        content: bytes = answer.read_bytes()
+        try:
+            shell.ensure_files()
+            answer.write_bytes(b"")
+            shell.order(script, task)
+            shell.wait_for(lambda report: report == ["answered"], _ANSWER, self.take)
+            content: bytes = answer.read_bytes()
+        except OSError as error:
+            raise HostFailed(f"the shell cannot be asked: {error.strerror}") from error
         return content
-
-
-def _runs_same_program(pid: int, other: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/exe").readlink() == Path(f"/proc/{other}/exe").readlink()
-    except OSError:
-        return False
 
 
 def _split(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -353,8 +314,8 @@ def _split(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     return accepted, [name for name in env if name not in accepted]
 
 
-def _refusal(names: list[str]) -> str:
-    return f"bash takes no variables of these names: {', '.join(names)}" if names else ""
+def _refusal(reason: str, names: Sequence[str]) -> str:
+    return f"{reason}: {', '.join(names)}" if names else ""
 
 
 def _flat(env: Mapping[str, str]) -> list[str]:
@@ -369,10 +330,3 @@ def _check_directory(path: str) -> None:
     os.close(descriptor)
     if not os.access(path, os.X_OK):
         raise ScopeError(f"{path}: Permission denied")
-
-
-def _type(flags: str) -> str:
-    for flag, name in (("A", "associative array"), ("a", "array"), ("i", "integer")):
-        if flag in flags:
-            return name
-    return "reference" if "n" in flags else "string"

@@ -57,7 +57,7 @@ class OutputFilter:
                 data = data[cell + len(self._cell_path) :]
                 continue
             break
-        kept = max(_overlap(data, self._mark, 2), _overlap(data, self._cell_path, _TELLING))
+        kept = max(overlap(data, self._mark, 2), overlap(data, self._cell_path, _TELLING))
         self._held = data[len(data) - kept :]
         yield data[: len(data) - kept]
 
@@ -67,7 +67,7 @@ class OutputFilter:
         return held
 
 
-def _overlap(data: bytes, pattern: bytes, least: int) -> int:
+def overlap(data: bytes, pattern: bytes, least: int = 1) -> int:
     """How many bytes at the end of `data` could be the beginning of `pattern`."""
     for length in range(min(len(pattern) - 1, len(data)), least - 1, -1):
         if data.endswith(pattern[:length]):

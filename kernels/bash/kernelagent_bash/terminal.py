@@ -1,4 +1,4 @@
-"""The pseudo-terminals of a shell: its own, which takes in lines, and one for each output."""
+"""The pseudo-terminals of a shell: its own, one that cells read from, and one for each output."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import select
 import struct
 import termios
 import time
+from collections.abc import Iterator
 
 _READ = 64 * 1024
 _ROWS, _COLUMNS = 24, 80
@@ -18,9 +19,13 @@ _END_TIMEOUT = 5.0
 
 
 class Terminal:
-    """A pseudo-terminal. Ours are both ends: of `name`, which programs open, and of `near`."""
+    """A pseudo-terminal. Ours are both ends: of `name`, which programs open, and of `near`.
 
-    def __init__(self) -> None:
+    What is printed to it comes out byte by byte as it went in.
+    """
+
+    def __init__(self, mark: bytes, *, takes_lines: bool) -> None:
+        """`mark` is never printed by anybody else."""
         self.near, self.far = pty.openpty()
         self.name = os.ttyname(self.far)
         for descriptor in (self.near, self.far):
@@ -28,6 +33,13 @@ class Terminal:
             os.set_blocking(descriptor, False)
         size = struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0)
         fcntl.ioctl(self.far, termios.TIOCSWINSZ, size)
+        self._attributes = termios.tcgetattr(self.far)
+        self._attributes[_OFLAG] &= ~termios.OPOST
+        if not takes_lines:
+            self._attributes[_LFLAG] &= ~(termios.ECHO | termios.ICANON | termios.ISIG)
+        self._mark = mark
+        self._marks = 0
+        self.reset()
 
     @property
     def echoes(self) -> bool:
@@ -35,8 +47,13 @@ class Terminal:
         return bool(termios.tcgetattr(self.far)[_LFLAG] & termios.ECHO)
 
     @property
+    def takes_keys(self) -> bool:
+        """Whether its reader wants single keys and no lines."""
+        return not termios.tcgetattr(self.far)[_LFLAG] & termios.ICANON
+
+    @property
     def unread(self) -> int:
-        """Bytes of whole lines that were typed and that nobody has read."""
+        """Bytes that were typed and that nobody has read; of lines, if they are whole."""
         raw = fcntl.ioctl(self.far, termios.FIONREAD, b"\0" * 4)
         return int(struct.unpack("i", raw)[0])
 
@@ -45,11 +62,50 @@ class Terminal:
         """The process group that reads from it."""
         return os.tcgetpgrp(self.near)
 
+    def reset(self) -> None:
+        """As it was at first, whatever programs have made of it."""
+        termios.tcsetattr(self.far, termios.TCSANOW, self._attributes)
+
+    def forget(self) -> None:
+        """What was typed and not read."""
+        termios.tcflush(self.far, termios.TCIFLUSH)
+
     def read(self) -> bytes:
         """What was printed; empty if nothing waits."""
         with contextlib.suppress(BlockingIOError):
             return os.read(self.near, _READ)
         return b""
+
+    def read_all(self) -> Iterator[bytes]:
+        """All that was printed before this call, and perhaps what is printed meanwhile.
+
+        What is printed reaches the other end a moment later, so a mark of ours is printed behind it
+        and waited for.
+        """
+        self._marks += 1
+        mark = unsent = self._mark + b"%d;" % self._marks
+        held = b""
+        deadline = time.monotonic() + _END_TIMEOUT
+        poll = select.poll()
+        poll.register(self.near, select.POLLIN)
+        while time.monotonic() < deadline:
+            if unsent:
+                # Full, if somebody prints without pause: then there is something to read.
+                with contextlib.suppress(BlockingIOError):
+                    unsent = unsent[os.write(self.far, unsent) :]
+            data = self.read()
+            if not data:
+                poll.poll(10)
+                continue
+            data = held + data
+            before, found, after = data.partition(mark)
+            if found:
+                yield before + after
+                return
+            kept = len(mark) - 1
+            yield data[:-kept]
+            held = data[-kept:]
+        yield held
 
     def type(self, data: bytes) -> None:
         """Enter `data`; what the terminal does not take at once is given up."""
@@ -60,59 +116,3 @@ class Terminal:
     def close(self) -> None:
         for descriptor in (self.near, self.far):
             os.close(descriptor)
-
-
-class Output:
-    """A terminal that programs print to: their bytes come out as they went in.
-
-    What is printed reaches the other end a moment later. To have all that was printed until now,
-    a mark of ours is printed behind it and waited for.
-    """
-
-    def __init__(self, mark: bytes) -> None:
-        self._terminal = Terminal()
-        attributes = termios.tcgetattr(self._terminal.far)
-        attributes[_OFLAG] &= ~termios.OPOST
-        attributes[_LFLAG] &= ~(termios.ECHO | termios.ICANON | termios.ISIG)
-        termios.tcsetattr(self._terminal.far, termios.TCSANOW, attributes)
-        self._mark = mark
-        self._marks = 0
-
-    @property
-    def name(self) -> str:
-        return self._terminal.name
-
-    @property
-    def descriptor(self) -> int:
-        return self._terminal.near
-
-    def read(self) -> bytes:
-        """What was printed; empty if nothing waits."""
-        return self._terminal.read()
-
-    def read_all(self) -> bytes:
-        """All that was printed before this call, and perhaps what is printed meanwhile."""
-        self._marks += 1
-        mark = self._mark + b"%d;" % self._marks
-        taken = bytearray()
-        unsent = mark
-        deadline = time.monotonic() + _END_TIMEOUT
-        poll = select.poll()
-        poll.register(self._terminal.near, select.POLLIN)
-        while time.monotonic() < deadline:
-            if unsent:
-                # Full, if somebody prints without pause: then there is something to read.
-                with contextlib.suppress(BlockingIOError):
-                    unsent = unsent[os.write(self._terminal.far, unsent) :]
-            before = len(taken)
-            taken += self._terminal.read()
-            at = taken.find(mark, max(0, before - len(mark)))
-            if at >= 0:
-                del taken[at : at + len(mark)]
-                break
-            if len(taken) == before:
-                poll.poll(10)
-        return bytes(taken)
-
-    def close(self) -> None:
-        self._terminal.close()
