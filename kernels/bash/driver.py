@@ -123,7 +123,7 @@ class Driver(BaseDriver):
         self._running, self._begun, self._rescued = True, False, False
         self._interrupt, self._idle, self._pause = None, 0, _FIRST_LOOK
         self._asks = self._printer.holds = run.allow_stdin
-        self._asker.begin()
+        self._asker.forget()
         self._notes = [_refusal("bash takes no variables of these names", refused)]
         shell.said()
         self._cell = shell.folder / f"Cell In[{run.count}]"
@@ -142,6 +142,7 @@ class Driver(BaseDriver):
 
     def interrupt(self) -> None:
         if self._running:
+            self._asker.forget()
             self._interrupt = Interrupt(self._live)
             self._interrupt.send()
             self._look_again()

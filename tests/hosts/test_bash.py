@@ -124,7 +124,7 @@ def test_the_status_of_the_last_command_is_the_exit_code(
         ("set -e; echo a; false; echo b", 1, "a\n"),
         ("set -u; echo a; echo $unset; echo b", None, "a\n"),
         ("exec sh -c 'echo a; exit 4'", 4, "a\n"),
-        ("trap 'touch left' EXIT; exit 2", 2, ""),
+        ("trap 'echo bye' EXIT; exit 2", 2, "bye\n"),
     ],
 )
 def test_a_shell_that_ends_is_replaced(
@@ -257,7 +257,11 @@ def test_jobs_can_be_waited_for(bash: Host) -> None:
         "sleep 60; echo not",
         "sleep 60 | cat; echo not",
         "while true; do sleep 1; done",
-        "read line </dev/tty; echo not",
+        "y=$(sleep 60); echo not",
+        "(sleep 60; echo never); echo not",
+        "yes | while read -r x; do :; done; echo not",
+        "set +m; sleep 60 | cat; echo not",
+        "mapfile y < <(sleep 60); echo not",
         "python3 -c 'import time; time.sleep(60)'; echo not",
         "cat /dev/zero >/dev/null; echo not",
         "wait_for() { sleep 60; }; wait_for; echo not",
@@ -308,6 +312,36 @@ def test_environment_of_a_run_is_data_and_undone_exactly(bash: Host) -> None:
     assert bash.run(code).stdout == "unset|own|before|5|kept\n0\n"
 
 
+def test_variables_of_every_kind_are_put_back(bash: Host) -> None:
+    bash.run("set -u; a=(x y); declare -a b=([3]=z); declare -A m=([k]='v w'); declare -x unset_x")
+    bash.run("declare -n r=target; target=5; declare -l low=abc")
+    names = "a b m unset_x r target low"
+    before = bash.run(f"declare -p {names}").stdout
+    env = dict.fromkeys(("a", "b", "m", "unset_x", "r", "low"), "NEW value")
+    outcome = bash.run("env | grep -c '=NEW value$'; echo $low", env=env)
+    assert outcome.stdout == "6\nNEW value\n"
+    assert bash.run(f"declare -p {names}").stdout == before
+
+
+def test_readonly_variables_are_told(bash: Host) -> None:
+    bash.run("readonly FIXED=1")
+    outcome = bash.run("echo $FIXED $OTHER", env={"FIXED": "2", "OTHER": "3", "UID": "7"})
+    assert outcome.ended is not None
+    assert (outcome.stdout, outcome.ended.note) == (
+        "1 3\n",
+        "these variables are readonly: FIXED, UID",
+    )
+
+
+def test_variables_that_steer_the_shell_may_be_set_for_a_run(bash: Host) -> None:
+    env = {"IFS": "_/0", "PATH": "/nope", "PS1": "$", "PROMPT_COMMAND": "exit", "LC_ALL": "C"}
+    env |= {"POSIXLY_CORRECT": "1", "TMOUT": "1", "GLOBIGNORE": "*", "PWD": "/x", "HOME": "/x"}
+    before = bash.run('printf %q "$IFS|$PATH|$HOME|$PWD|${LC_ALL-}|$SHELLOPTS"; ls -d /').stdout
+    assert bash.run('echo "$IFS$PATH"', env=env).stdout == "_/0/nope\n"
+    after = bash.run('printf %q "$IFS|$PATH|$HOME|$PWD|${LC_ALL-}|$SHELLOPTS"; ls -d /').stdout
+    assert after == before
+
+
 @pytest.mark.parametrize("code", ["false", "echo begun; sleep 60", "cd /; false"])
 def test_a_run_that_goes_wrong_is_undone_too(bash: Host, code: str) -> None:
     before = bash.run("pwd").stdout
@@ -338,24 +372,6 @@ def test_configuration_stays(bash: Host, tmp_path: Path) -> None:
     assert bash.run('echo "$A"; pwd').stdout == f"x y\n{folder}\n"
     bash.driver.configure({}, ["A"], None)
     assert bash.run('echo "${A-unset}"').stdout == "unset\n"
-
-
-# Input.
-
-
-def test_input_is_asked_for(bash: Host) -> None:
-    outcome = bash.run('read -p "name? " n; echo "[$n]"', lines=["Zoë"])
-    assert (outcome.stdout, outcome.stderr, outcome.prompts) == ("[Zoë]\n", "name? ", [("", False)])
-    outcome = bash.run('read -rs secret; echo "${#secret}"', lines=["hush"])
-    assert (outcome.stdout, outcome.prompts) == ("4\n", [("", True)])
-    assert bash.run("python3 -c 'print(input()[::-1])'", lines=["abc"]).stdout == "cba\n"
-    assert bash.run("cat", lines=["one", "two"]).stdout == "one\ntwo\n"
-    assert bash.run("echo quiet | cat", lines=["x"]).prompts == []
-
-
-def test_input_that_nobody_can_give_is_at_its_end(bash: Host) -> None:
-    assert bash.run('read x; echo "$?[$x]"').stdout == "1[]\n"
-    assert bash.run("cat; echo end").stdout == "end\n"
 
 
 # Rich output.
@@ -401,6 +417,10 @@ def test_input_is_shown_by_its_type(bash: Host, code: str, kind: str, value: obj
         ("echo '{' | display --json; false", "is no JSON"),
         ("head -c 34000000 /dev/zero | display --html", "has more than 32 MiB"),
         ("printf '\\xff' | display --html; false", "not UTF-8"),
+        ("printf '[%.0s' {1..50000} | display --json; false", "is no JSON"),
+        ("echo '[NaN]' | display --json; false", "NaN is not JSON"),
+        ("head -c 200000 /dev/zero | tr '\\0' x | display --csv; false", "is no table"),
+        ("display /", "Is a directory"),
     ],
 )
 def test_what_cannot_be_shown_is_told(bash: Host, code: str, said: str) -> None:
@@ -421,6 +441,12 @@ def test_names_are_completed(bash: Host, tmp_path: Path) -> None:
     assert complete("echo $my_va", 11) == (["$my_variable"], 5, 11)
     assert "some_file" in complete("cat so", 6)[0]
     assert complete("", 0)[1:] == (0, 0)
+    (tmp_path / "a folder").mkdir()
+    assert complete("ls a", 4) == (["a\\ folder/"], 3, 4)
+    assert complete("ls a\\ f", 7) == (["a\\ folder/"], 3, 7)
+    assert complete('echo "${my_va', 13) == (["${my_variable}"], 6, 13)
+    assert "mapfile" in complete("true; mapf", 10)[0]
+    assert complete("echo é my_va", 12)[1:] == (7, 12)
 
 
 def test_names_are_explained(bash: Host) -> None:
@@ -436,7 +462,15 @@ def test_names_are_explained(bash: Host) -> None:
 
 @pytest.mark.parametrize(
     ("code", "expected"),
-    [("echo", "complete"), ("if true", "incomplete"), ("echo 'a", "incomplete"), (")", "invalid")],
+    [
+        ("echo", "complete"),
+        ("if true", "incomplete"),
+        ("echo 'a", "incomplete"),
+        ("echo \\", "incomplete"),
+        ("cat <<END\na", "incomplete"),
+        ("echo !(a|b)", "complete"),
+        (")", "invalid"),
+    ],
 )
 def test_it_is_told_whether_code_is_complete(bash: Host, code: str, expected: str) -> None:
     assert bash.driver.is_complete(code) == expected
@@ -444,17 +478,27 @@ def test_it_is_told_whether_code_is_complete(bash: Host, code: str, expected: st
 
 def test_variables_are_listed(bash: Host) -> None:
     assert bash.driver.variables(10)["variables"] == []
-    bash.run("a=1; b=(1 2); declare -A c=([k]=v); declare -i d=4; e=$'two\\nlines'")
+    bash.run("set -u; a=1; b=(1 '2 3'); declare -A c=([k]=v); declare -i d=4; e=$'two\\nlines'")
+    bash.run("declare -n f=a; h=$(printf 'x%.0s' {1..10000})")
     listed = bash.driver.variables(10)
-    assert [(item["name"], item["type"]) for item in listed["variables"]] == [
-        ("a", "string"),
-        ("b", "array"),
-        ("c", "associative array"),
-        ("d", "integer"),
-        ("e", "string"),
+    assert [
+        (item["name"], item["type"], item["shape"], item["preview"]) for item in listed["variables"]
+    ] == [
+        ("a", "string", None, "1"),
+        ("b", "array", [2], "([0]=1 [1]=2 3)"),
+        ("c", "associative array", [1], "([k]=v)"),
+        ("d", "integer", None, "4"),
+        ("e", "string", None, "two\nlines"),
+        ("f", "reference", None, '"a"'),
+        ("h", "string", None, "x" * 120),
     ]
-    assert listed["total"] == 5
+    assert (listed["total"], listed["truncated"]) == (7, False)
     assert bash.driver.variables(2)["truncated"] is True
+
+
+def test_the_language_is_described(bash: Host) -> None:
+    version = bash.run("echo $BASH_VERSION").stdout.strip()
+    assert bash.driver.language_info["version"] == version
 
 
 # What is left.

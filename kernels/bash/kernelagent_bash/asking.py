@@ -34,8 +34,8 @@ class Asker:
         """Whether keys are left to be typed soon."""
         return bool(self._keys)
 
-    def begin(self) -> None:
-        """A new cell: nothing was asked."""
+    def forget(self) -> None:
+        """Nothing was asked, or it no longer matters."""
         self._asked = False
         self._keys = b""
 
@@ -110,7 +110,8 @@ def _echo(data: bytes) -> bytes:
     shown = bytearray()
     for byte in data:
         if (byte < 0x20 and byte not in _PLAIN) or byte == 0x7F:
-            shown += b"^"
+            # The first pair is of the character that has this one taken literally.
+            shown += b"^\b^"
             byte ^= 0x40  # noqa: PLW2901
         shown.append(byte)
     return bytes(shown)

@@ -46,11 +46,14 @@ def mime_bundle(content: bytes, name: str, wanted: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise Unshowable(f"{name} is no {kind}: it is not UTF-8 ({error.reason})") from None
     if kind in _TABLES:
-        return _table(text, _TABLES[kind])
+        try:
+            return _table(text, _TABLES[kind])
+        except csv.Error as error:
+            raise Unshowable(f"{name} is no table: {error}") from None
     if kind == "application/json" or kind.endswith("+json"):
         try:
-            return {kind: json.loads(text), "text/plain": text}
-        except ValueError as error:
+            return {kind: json.loads(text, parse_constant=_refuse), "text/plain": text}
+        except (ValueError, RecursionError) as error:
             raise Unshowable(f"{name} is no JSON: {error}") from None
     return {kind: text} if kind == "text/plain" else {kind: text, "text/plain": text}
 
@@ -61,6 +64,10 @@ def _kind(content: bytes, name: str) -> str:
             return kind
     guessed, _ = mimetypes.guess_type(Path(name).name)
     return guessed or "text/plain"
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _table(text: str, delimiter: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ _READ = 64 * 1024
 _ROWS, _COLUMNS = 24, 80
 _OFLAG, _LFLAG = 1, 3
 _END_TIMEOUT = 5.0
+# More than lies between the two ends of a terminal.
+_MOST_BETWEEN = 1024 * 1024
 
 
 class Terminal:
@@ -85,6 +87,7 @@ class Terminal:
         self._marks += 1
         mark = unsent = self._mark + b"%d;" % self._marks
         held = b""
+        taken = 0
         deadline = time.monotonic() + _END_TIMEOUT
         poll = select.poll()
         poll.register(self.near, select.POLLIN)
@@ -97,10 +100,15 @@ class Terminal:
             if not data:
                 poll.poll(10)
                 continue
+            taken += len(data)
             data = held + data
             before, found, after = data.partition(mark)
             if found:
                 yield before + after
+                return
+            if unsent == mark and taken > _MOST_BETWEEN:
+                # Somebody prints without pause and leaves us no room.
+                yield data
                 return
             kept = len(mark) - 1
             yield data[:-kept]
