@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from kernelagent_bash.guard import Guard
 from kernelagent_bash.output_filter import overlap
 from kernelagent_bash.terminal import Terminal
 from kernelagent_bash.waiting import takes_orders
@@ -45,6 +46,7 @@ class Shell:
         self.folder = make_private_directory("ka-bash")
         self.mark = secrets.token_hex(8)
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
         self._lines = b""
         self._echoes: list[bytes] = []
         self._said = b""
@@ -190,6 +192,9 @@ class Shell:
             if session:
                 _kill_session(session)
             end_process(self._process)
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
         for terminal in (self.control, self.input, self.own, *self.outputs.values()):
             terminal.close()
         if self._report_pipe >= 0:
@@ -216,7 +221,12 @@ class Shell:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 terminal=0,
+                adopts=True,
             )
+        try:
+            self._guard = Guard(self._process.pid)
+        except OSError as error:
+            raise HostFailed(f"/bin/sh cannot be started: {error.strerror}") from error
         self.wait_for(note, _START, lambda _: self.skip())
 
     def _write_files(self) -> None:

@@ -16,6 +16,7 @@ import psutil
 from kernelagent_host.host import HostFailed
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 # Loaded before any fork: between a fork and its exec nothing may be.
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -28,10 +29,13 @@ def start_process(
     stderr: int,
     pass_fds: Sequence[int] = (),
     terminal: int | None = None,
+    adopts: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start `argv` in a session of its own; it is killed when this process ends.
 
-    `terminal` becomes the terminal that controls it. Raises HostFailed.
+    `terminal` becomes the terminal that controls it. What loses its parent among its descendants
+    becomes its own child if it `adopts`, which it must reap, so that `end_process` finds daemons,
+    too. Raises HostFailed.
     """
     parent = os.getpid()
 
@@ -39,6 +43,8 @@ def start_process(
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
+        if adopts:
+            _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if terminal is not None:
             fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
