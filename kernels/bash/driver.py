@@ -225,6 +225,8 @@ class Driver(BaseDriver):
         self._listener.ended(Ended(failure, status, self._note))
 
     def _take_all(self) -> None:
+        # What comes later has nobody to look whether it is a prompt.
+        self._printer.holds = False
         self._printer.take_all()
         said = self._live.said()
         if said.strip():

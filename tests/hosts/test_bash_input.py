@@ -145,6 +145,11 @@ def test_beginnings_of_lines_come_soon_and_in_order(bash: Host) -> None:
     assert (outcome.stdout, outcome.stderr) == ("ac\n", "b")
 
 
+def test_what_is_printed_after_a_run_is_not_held_back(bash: Host) -> None:
+    bash.run("(sleep 0.2; printf late) &", lines=[])
+    assert bash.wait_for(lambda seen: seen.stdout == "late").prompts == []
+
+
 def test_settings_of_the_terminal_last_for_a_cell(bash: Host) -> None:
     assert bash.run("stty raw -echo </dev/tty; stty opost onlcr <&1; echo x").ok
     outcome = bash.run('read x; echo "[$x]"; read y </dev/tty; echo "[$y]"', lines=["q", "r"])

@@ -126,11 +126,16 @@ def test_what_ran_beside_a_shell_ends_with_it(bash: Host) -> None:
     pids = [int(word) for word in outcome.stdout.split()]
     assert len(pids) == 2
     assert not any(map(_runs, pids))
-    outcome = bash.run("sleep 1000 & setsid sleep 1001 & (sleep 1002 &) ; sleep 0.1; setsid true")
+    bash.run("sleep 1000 & setsid sleep 1001 & (sleep 1002 &) ; setsid true")
     shell = psutil.Process(bash.driver.pid)
-    started = [process.pid for process in shell.children(recursive=True) if _runs(process.pid)]
-    assert len(started) == 3
-    assert not [child for child in shell.children() if child.status() == psutil.STATUS_ZOMBIE]
+    started: list[int] = []
+    deadline = time.monotonic() + 5
+    while len(started) < 3:
+        assert time.monotonic() < deadline
+        started = [child.pid for child in shell.children(recursive=True) if _is_sleep(child)]
+    deadline = time.monotonic() + 5
+    while any(child.status() == psutil.STATUS_ZOMBIE for child in shell.children()):
+        assert time.monotonic() < deadline
     assert bash.run("(true &) ; kill %1; wait %1; echo $?").stdout.endswith("143\n")
     bash.close()
     assert not any(map(_runs, started))
@@ -198,6 +203,13 @@ def test_a_large_environment_and_awkward_bytes(bash: Host) -> None:
     assert outcome.stdout == "10000002\n"
     assert bash.run("printf '\\xff\\n'").stdout == "\ufffd\n"
     assert bash.run("echo a\0b").stdout == "ab\n"
+
+
+def _is_sleep(process: psutil.Process) -> bool:
+    try:
+        return process.name() == "sleep"
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _runs(pid: int) -> bool:
