@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ _ANSWER = 10.0
 _LOOK = 0.03
 _LOOK_SOON = 0.005
 _FIRST_LOOK, _LAST_LOOK = 0.1, 1.0
+# How many times as long as a look the pause after it is at least: there may be many processes.
+_REST = 10
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _INTERRUPTED = 128 + signal.SIGINT
 _FRESH = "the next run has a fresh one"
@@ -239,6 +242,7 @@ class Driver(BaseDriver):
         self._take_reports()
         if not self._running:
             return
+        began = time.monotonic()
         if is_stopped(shell.pid):
             # Nobody else could have it go on.
             os.kill(shell.pid, signal.SIGCONT)
@@ -254,18 +258,18 @@ class Driver(BaseDriver):
                 self._asker.look(self._printer.take_prompt if self._asks else None)
         if self._running:
             self._printer.release(but_fresh=True)
-            self._look_again()
+            self._look_again(_REST * (time.monotonic() - began))
 
-    def _look_again(self) -> None:
+    def _look_again(self, least: float = 0) -> None:
         if self._timer is None or not self._running:
             return
         pending = self._interrupt is not None and self._interrupt.pending
         if pending or self._idle or self._asker.typing:
-            self._timer.set(_LOOK_SOON)
+            self._timer.set(max(_LOOK_SOON, least))
         elif self._asks:
-            self._timer.set(_LOOK)
+            self._timer.set(max(_LOOK, least))
         else:
-            self._timer.set(self._pause)
+            self._timer.set(max(self._pause, least))
             self._pause = min(2 * self._pause, _LAST_LOOK)
 
     def _settle(self) -> None:

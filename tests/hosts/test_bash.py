@@ -280,7 +280,6 @@ def test_jobs_can_be_waited_for(bash: Host) -> None:
         "yes | while read -r x; do :; done; echo not",
         "set +m; sleep 60 | cat; echo not",
         "mapfile y < <(sleep 60); echo not",
-        "python3 -c 'import time; time.sleep(60)'; echo not",
         "cat /dev/zero >/dev/null; echo not",
         "wait_for() { sleep 60; }; wait_for; echo not",
         "sleep 60 & wait; echo not",
@@ -293,6 +292,17 @@ def test_an_interrupt_stops_the_whole_cell_and_keeps_the_state(bash: Host, code:
     assert (outcome.exit_code, outcome.stdout) == (130, "begun\n")
     assert outcome.seconds < 1
     assert bash.run("echo $((x + 1))").stdout == "42\n"
+
+
+@pytest.mark.parametrize("code", ["{}; echo not", "y=$({} >&2); echo not", "({}); echo not"])
+def test_a_python_program_sees_the_interrupt(bash: Host, code: str) -> None:
+    program = "python3 -c 'import sys, time; print(\"begun\", file=sys.stderr); time.sleep(60)'"
+    outcome = bash.run(
+        code.replace("{}", program), interrupt_when=lambda seen: "begun" in seen.stderr
+    )
+    assert outcome.failure.name == "KeyboardInterrupt"
+    assert (outcome.exit_code, outcome.stdout) == (130, "")
+    assert "KeyboardInterrupt" in outcome.stderr
 
 
 def test_interrupts_at_random_lose_nothing(bash: Host) -> None:

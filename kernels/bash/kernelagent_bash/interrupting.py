@@ -31,15 +31,17 @@ class Interrupt:
         # If a program has the terminal, it is for that one to decide what becomes of the cell.
         self._for_shell = not self._signal_front()
         if self._for_shell:
-            self._signal_shell_group()
+            # All at once: were a child to end before the shell has heard, the cell would go on.
+            for pid in self._beside_shell():
+                self._is_due(pid)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._shell.pid, signal.SIGINT)
+                os.killpg(self._shell.pid, signal.SIGINT)
 
     def send_again(self) -> None:
         """What the shell was about to start has not had the signal."""
         self._attempts += 1
         if (self._for_shell or not self._signalled) and not self._signal_front():
-            self._signal_shell_group()
+            self._signal_beside_shell()
 
     def _signal_front(self) -> bool:
         """Signal the group of programs that has the terminal; whether there is one."""
@@ -52,15 +54,19 @@ class Interrupt:
                 os.killpg(group, signal.SIGINT)
         return True
 
-    def _signal_shell_group(self) -> None:
-        """Signal what the shell has put into no group of its own: `$(...)`, `set +m`."""
-        own = self._shell.pid
-        for pid in family(own):
-            if pid != own and group_of(pid) == own and self._is_due(pid):
+    def _signal_beside_shell(self) -> None:
+        for pid in self._beside_shell():
+            if self._is_due(pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGINT)
 
+    def _beside_shell(self) -> list[int]:
+        """What the shell has put into no group of its own: `$(...)`, `set +m`."""
+        own = self._shell.pid
+        return [pid for pid in family(own) if pid != own and group_of(pid) == own]
+
     def _is_due(self, pid: int) -> bool:
+        """Whether it is to be signalled; from then on it counts as signalled."""
         if pid in self._signalled:
             return False
         # A child of the shell that has not become a program yet loses the signal: once more.
