@@ -32,7 +32,7 @@ _ANSWER = 10.0
 # How often we look after a cell: while somebody could answer it, while something is about to
 # happen, and else, where each pause is twice the last one.
 _LOOK = 0.03
-_LOOK_SOON = 0.005
+_LOOK_SOON = 0.003
 _FIRST_LOOK, _LAST_LOOK = 0.1, 1.0
 # How many times as long as a look the pause after it is at least: there may be many processes.
 _REST = 10
@@ -147,7 +147,8 @@ class Driver(BaseDriver):
         if self._running:
             self._asker.forget()
             self._interrupt = Interrupt(self._live)
-            self._interrupt.send()
+            if self._begun:
+                self._interrupt.send()
             self._look_again()
 
     def gone(self, exit_code: int) -> Ended:
@@ -211,6 +212,7 @@ class Driver(BaseDriver):
                 continue
             if kind == "begun":
                 self._begun = True
+                self._look_again()
             elif kind == "ended":
                 self._notes.append(_refusal("these variables are readonly", words[2:]))
                 self._end(int(words[1]))
@@ -252,8 +254,11 @@ class Driver(BaseDriver):
                 self._settle()
         else:
             self._idle = 0
-            if self._interrupt is not None and self._interrupt.pending:
-                self._interrupt.send_again()
+            interrupt = self._interrupt
+            if interrupt is not None and interrupt.pending:
+                # Not while the shell is busy with our own files: bash does not bear that.
+                if self._begun or interrupt.is_old:
+                    interrupt.send_again()
             else:
                 self._asker.look(self._printer.take_prompt if self._asks else None)
         if self._running:
@@ -276,10 +281,7 @@ class Driver(BaseDriver):
         """The shell waits for an order and has not said how the cell has ended."""
         shell = self._live
         self._idle = 0
-        if self._interrupt is not None and not self._begun:
-            # It was interrupted before it had read what to do.
-            self._end(_INTERRUPTED)
-        elif self._rescued:
+        if self._rescued:
             self._give_up("the shell no longer answers")
         else:
             self._rescued = True

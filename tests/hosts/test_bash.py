@@ -294,6 +294,16 @@ def test_an_interrupt_stops_the_whole_cell_and_keeps_the_state(bash: Host, code:
     assert bash.run("echo $((x + 1))").stdout == "42\n"
 
 
+@pytest.mark.parametrize("code", ["while :; do :; done", "sleep 60", "read x </dev/tty", "wait"])
+def test_an_interrupt_may_come_at_once(bash: Host, code: str) -> None:
+    bash.run("x=41; sleep 60 &")
+    for _ in range(20):
+        outcome = bash.run(f"{code}; echo not", interrupt_when=lambda _: True)
+        assert outcome.failure.name == "KeyboardInterrupt"
+        assert outcome.stdout == ""
+    assert bash.run("echo $((x + 1))").stdout == "42\n"
+
+
 @pytest.mark.parametrize("code", ["{}; echo not", "y=$({} >&2); echo not", "({}); echo not"])
 def test_a_python_program_sees_the_interrupt(bash: Host, code: str) -> None:
     program = "python3 -c 'import sys, time; print(\"begun\", file=sys.stderr); time.sleep(60)'"

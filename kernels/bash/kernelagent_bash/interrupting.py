@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 
 from kernelagent_bash.shell import Shell
 from kernelagent_bash.waiting import family, group_of
 
 _MOST_ATTEMPTS = 20
+# Seconds for which the shell may be about to begin the cell.
+_LONGEST_WAIT = 0.5
 
 
 class Interrupt:
@@ -21,13 +24,21 @@ class Interrupt:
         self._for_shell = False
         self._signalled: set[int] = set()
         self._attempts = 0
+        self._sent = False
+        self._began = time.monotonic()
 
     @property
     def pending(self) -> bool:
         """Whether something may have to be sent again."""
         return self._attempts < _MOST_ATTEMPTS
 
+    @property
+    def is_old(self) -> bool:
+        """Whether it has waited for too long."""
+        return time.monotonic() > self._began + _LONGEST_WAIT
+
     def send(self) -> None:
+        self._sent = True
         # If a program has the terminal, it is for that one to decide what becomes of the cell.
         self._for_shell = not self._signal_front()
         if self._for_shell:
@@ -38,7 +49,10 @@ class Interrupt:
                 os.killpg(self._shell.pid, signal.SIGINT)
 
     def send_again(self) -> None:
-        """What the shell was about to start has not had the signal."""
+        """Send it, if it was not, or to what the shell was about to start and has not had it."""
+        if not self._sent:
+            self.send()
+            return
         self._attempts += 1
         if (self._for_shell or not self._signalled) and not self._signal_front():
             self._signal_beside_shell()

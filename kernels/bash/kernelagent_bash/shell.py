@@ -31,6 +31,7 @@ _READ = 4096
 _ENVIRONMENT = {"PAGER": "cat", "GIT_PAGER": "cat", "MANPAGER": "cat"}
 _KEPT = 16 * 1024
 _MOST_ECHOES = 8
+_ON_ITS_WAY = 2.0
 
 
 class Shell:
@@ -49,6 +50,7 @@ class Shell:
         self._guard: Guard | None = None
         self._lines = b""
         self._echoes: list[bytes] = []
+        self._typed_at = 0.0
         self._said = b""
         self._words = b""
         mark = f"\x1b_{self.mark};".encode()
@@ -81,6 +83,11 @@ class Shell:
     @property
     def takes_orders(self) -> bool:
         """Whether it waits for one, and none is on its way."""
+        self._hear()
+        # What was typed reaches the terminal a moment later: it shows it then.
+        on_its_way = self._said.count(b"\n") < len(self._echoes)
+        if on_its_way and time.monotonic() < self._typed_at + _ON_ITS_WAY:
+            return False
         return not self.control.unread and takes_orders(self.pid, self.control.name, self.own.name)
 
     def ensure_files(self) -> None:
@@ -203,6 +210,7 @@ class Shell:
 
     def _type(self, line: bytes) -> None:
         self.expect_echo(line)
+        self._typed_at = time.monotonic()
         self.control.type(line)
 
     def _start(self) -> None:
