@@ -214,8 +214,10 @@ class Driver(BaseDriver):
                 self._begun = True
                 self._look_again()
             elif kind == "ended":
-                self._notes.append(_refusal("these variables are readonly", words[2:]))
-                self._end(int(words[1]))
+                self._notes.append(_refusal("these variables are readonly", words[3:]))
+                # Given up in the middle: whatever the status is then, that was the interrupt.
+                given_up = self._interrupt is not None and words[2] == "0"
+                self._end(_INTERRUPTED if given_up else int(words[1]))
 
     def _end(self, status: int) -> None:
         self._take_all()
