@@ -144,6 +144,7 @@ class Driver(BaseDriver):
         self._look_again()
 
     def interrupt(self) -> None:
+        self._take_reports()
         if self._running:
             self._asker.forget()
             self._interrupt = Interrupt(self._live)
