@@ -66,6 +66,8 @@ class Driver(BaseDriver):
         self._asks = False
         self._asked = False
         self._interrupted = False
+        # Whether the shell has taken the order, and whether an interrupt waits for that.
+        self._begun = self._wanted = False
         self._calls = 0
         # Calls of the shell by number: those of one interrupt begin with the first.
         self._call = self._first_call = 0
@@ -123,6 +125,7 @@ class Driver(BaseDriver):
         shell = self._live
         self._count += 1
         self._running, self._interrupted, self._asked = True, False, False
+        self._begun = self._wanted = False
         self._asks = run.allow_stdin
         self._cell = shell.folder / f"Cell In[{run.count}]"
         self._cell.write_bytes(run.code.encode("utf-8", "surrogateescape") + b"\n")
@@ -135,6 +138,14 @@ class Driver(BaseDriver):
 
     def interrupt(self) -> None:
         shell = self._live
+        for report in shell.reports():
+            self._take_report(report)
+        if not self._running:
+            return
+        if not self._begun:
+            # A shell that is interrupted while it reads its order may end.
+            self._wanted = True
+            return
         self._interrupted = True
         self._calls = 0
         self._signalled = set()
@@ -219,6 +230,11 @@ class Driver(BaseDriver):
 
     def _take_report(self, report: list[str]) -> None:
         if not self._running:
+            return
+        if report == ["begun", str(self._count)]:
+            self._begun = True
+            if self._wanted:
+                self.interrupt()
             return
         if self._interrupted and report[0] == "idle" and int(report[1]) >= self._first_call:
             # It was interrupted before it had read what to do.
