@@ -19,7 +19,7 @@ type host struct {
 	out      *messages
 	// For sources and programs; gone with the host.
 	work    string
-	built   string
+	built   []string
 	session *session
 
 	// Of the run that goes on.
