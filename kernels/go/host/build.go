@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"go/ast"
@@ -16,7 +17,11 @@ import (
 	"strings"
 )
 
-const mostErrors = 20
+const (
+	mostErrors = 20
+	// Programs that are kept, since the same code often comes again.
+	mostPrograms = 4
+)
 
 // program is what is compiled for a cell.
 type program struct {
@@ -302,18 +307,18 @@ func (h *host) told(text string, count int) string {
 // build makes an executable; its error are complaints, or what keeps the tools from working.
 func (h *host) build(ctx context.Context, text string, name string, count int, cwd string, env []string) (string, error) {
 	source := filepath.Join(h.work, name)
-	target := filepath.Join(h.work, "program")
 	if err := os.WriteFile(source, []byte(text), 0o644); err != nil {
 		return "", err
 	}
-	key := text + "\x00" + name
-	if h.built == key && exists(target) {
+	target := filepath.Join(h.work, fmt.Sprintf("program-%x", sha256.Sum256([]byte(text+"\x00"+name+"\x00"+cwd))))
+	suffices := h.suffices(text)
+	if i := slices.Index(h.built, target); i >= 0 && suffices && exists(target) {
+		h.built = append(slices.Delete(h.built, i, i+1), target)
 		return target, nil
 	}
-	h.built = ""
 	var said []byte
 	var err error
-	if h.suffices(text) {
+	if suffices {
 		archive := filepath.Join(h.work, "main.a")
 		config := filepath.Join(h.tools.directory, archivesFile)
 		compile := exec.CommandContext(ctx, h.tools.tool("compile"), "-p", "main", "-complete",
@@ -341,7 +346,12 @@ func (h *host) build(ctx context.Context, text string, name string, count int, c
 	if err != nil {
 		return "", err
 	}
-	h.built = key
+	h.built = append(slices.DeleteFunc(h.built, func(old string) bool { return old == target }), target)
+	if len(h.built) > mostPrograms {
+		// It is only a copy that could be made again.
+		_ = os.Remove(h.built[0])
+		h.built = h.built[1:]
+	}
 	return target, nil
 }
 

@@ -19,7 +19,7 @@ type host struct {
 	out      *messages
 	// For sources and programs; gone with the host.
 	work    string
-	built   string
+	built   []string
 	session *session
 
 	// Of the run that goes on.
@@ -170,7 +170,7 @@ func (h *host) runIn(ctx context.Context, r request, cwd string, env map[string]
 	}
 	tools := h.tools.environment(env)
 	if isProgram(r.Code) {
-		path, err := h.build(ctx, r.Code, cellName(r.Count)+".go", r.Count, cwd, tools)
+		path, err := h.build(ctx, r.Code, cellName(running)+".go", r.Count, cwd, tools)
 		if err != nil {
 			return notBuilt(ctx, err, newCell(r.Count, r.Code))
 		}
