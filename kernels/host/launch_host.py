@@ -12,25 +12,13 @@ import sys
 # The default handler would end a kernel that is interrupted before its loop runs.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-PR_SET_PDEATHSIG = 1
-
-
-def die_with_server() -> None:
-    """Have the system kill this kernel when the server goes, however it goes."""
-    import ctypes
-
-    server = int(os.environ.pop("JPY_PARENT_PID", "0"))
-    if not server:
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != server:
-        os._exit(1)
-
 
 def main() -> None:
-    die_with_server()
     here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100,PTH120 - no pathlib yet
     sys.path[:0] = [here, os.path.join(os.path.dirname(here), "python")]  # noqa: PTH118,PTH120
+    from kernelagent_python.parent import die_with_server
+
+    die_with_server()
     os.environ.pop("KERNELAGENT_STOCK_KERNEL", None)
     arguments = sys.argv[1:]
     if arguments[:1] == ["--fork-server"]:

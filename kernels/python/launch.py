@@ -12,28 +12,15 @@ import sys
 # The default handler would end a kernel that is interrupted before its loop runs.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-PR_SET_PDEATHSIG = 1
-
-
-def die_with_server() -> None:
-    """Have the system kill this kernel when the server goes, however it goes."""
-    import ctypes
-
-    # Removed so that ipykernel starts no thread that polls for its parent every second.
-    server = int(os.environ.pop("JPY_PARENT_PID", "0"))
-    if not server or not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != server:
-        os._exit(1)
-
 
 def main() -> None:
-    die_with_server()
     here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100,PTH120 - no pathlib yet
     # The folder is needed for our own imports only; the user's code must not see it. The empty
     # entry (the working directory) comes back when IPython sets the path up.
     sys.path[:] = [here, *(entry for entry in sys.path if entry not in ("", here))]
+    from kernelagent_python.parent import die_with_server
+
+    die_with_server()
     stock = os.environ.pop("KERNELAGENT_STOCK_KERNEL", "") == "1"
     import kernelagent_python.app
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -223,6 +224,16 @@ def test_interrupts_at_random_lose_nothing(go: Host) -> None:
             interrupt_when=lambda _, looks=looks, number=number: next(looks) >= number,  # type: ignore[misc]
         )
     assert go.run("x + 1").text == "42"
+
+
+def test_an_interrupt_between_the_compiler_and_the_program_is_not_lost(go: Host) -> None:
+    for number in range(40):
+        ends = time.monotonic() + number * 0.004
+        outcome = go.run(
+            f"time.Sleep(time.Minute) // {number}",
+            interrupt_when=lambda _, ends=ends: time.monotonic() >= ends,  # type: ignore[misc]
+        )
+        assert outcome.failure.name == "KeyboardInterrupt"
 
 
 def test_environment_and_directory_are_data(go: Host, tmp_path: Path) -> None:

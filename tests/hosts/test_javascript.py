@@ -5,22 +5,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.hosts.harness import Host
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    host = Host("javascript")
-    host.driver.configure({}, [], str(tmp_path))
-    try:
-        yield host
-    finally:
-        host.close()
 
 
 @pytest.mark.parametrize(

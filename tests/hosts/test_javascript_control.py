@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,6 @@ import psutil
 import pytest
 
 from tests.hosts.harness import Host, Outcome
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    host = Host("javascript")
-    host.driver.configure({}, [], str(tmp_path))
-    try:
-        yield host
-    finally:
-        host.close()
 
 
 def interrupted(host: Host, code: str) -> Outcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,8 @@ class Snippets:
     ask: str
     # prints the text "žluť 日本 🎉"
     unicode: str
-    # does nothing
-    nothing: str = ""
     # Whether `leave` ends what holds the state.
     leaving_loses_state: bool = False
-    # Whether variables keep the values that a run has given them.
-    keeps_values: bool = True
 
 
 SNIPPETS: dict[str, Snippets] = {
@@ -114,36 +110,6 @@ SNIPPETS: dict[str, Snippets] = {
             "console.log('a')\nawait new Promise(done => setTimeout(done, 500))\nconsole.log('b')"
         ),
         flood="for (let i = 0; i < 100000; i++) console.log(i)",
-        html="console.log('one')\ndisplay.html('<b>bold</b>')\nconsole.log('two')",
-        ask="console.log(`[${prompt('')}]`)",
-        unicode="console.log('žluť 日本 🎉')",
-    ),
-    "typescript": Snippets(
-        hello="const greeting: string = 'hello'\nconsole.log(greeting)",
-        value="(6 as number) * 7",
-        shown="42",
-        remember="interface Kept { x: number }\nconst kept: Kept = { x: 41 }",
-        recall="console.log(kept.x + 1)",
-        both="console.log('out' as string)\nconsole.error('err')",
-        fail="console.log('before')\n\nthrow new RangeError('of its own' as string)",
-        error_name="RangeError",
-        error_text="of its own",
-        error_line=":3:",
-        nonsense="console.log('x'\n)) nonsense",
-        spin="console.log('begun')\nwhile (true) {}",
-        wait="console.log('begun')\nawait new Promise<void>(done => setTimeout(done, 60000))",
-        environment="console.log(`[${process.env.KA_TEST ?? ''}]`)",
-        directory="console.log(process.cwd())",
-        move="process.chdir('below')",
-        leave="process.exit(3)",
-        leave_well="process.exit(0)",
-        die="console.log('begun')\nprocess.kill(process.pid, 'SIGKILL')",
-        slowly=(
-            "console.log('a')\n"
-            "await new Promise<void>(done => setTimeout(done, 500))\n"
-            "console.log('b')"
-        ),
-        flood="for (let i: number = 0; i < 100000; i++) console.log(i)",
         html="console.log('one')\ndisplay.html('<b>bold</b>')\nconsole.log('two')",
         ask="console.log(`[${prompt('')}]`)",
         unicode="console.log('žluť 日本 🎉')",
@@ -207,6 +173,21 @@ SNIPPETS: dict[str, Snippets] = {
             'fmt.Printf("[%s]\\n", strings.TrimSpace(line))'
         ),
         unicode='fmt.Println("žluť 日本 🎉")',
-        keeps_values=False,
     ),
 }
+
+# The same language but for its types, which stand where a parser must mind them.
+SNIPPETS["typescript"] = replace(
+    SNIPPETS["javascript"],
+    hello="const greeting: string = 'hello'\nconsole.log(greeting)",
+    value="(6 as number) * 7",
+    remember="interface Kept { x: number }\nconst kept: Kept = { x: 41 }",
+    recall="console.log(kept.x + 1)",
+    both="console.log('out' as string)\nconsole.error('err')",
+    fail="console.log('before')\n\nthrow new RangeError('of its own' as string)",
+    wait="console.log('begun')\nawait new Promise<void>(done => setTimeout(done, 60000))",
+    slowly=(
+        "console.log('a')\nawait new Promise<void>(done => setTimeout(done, 500))\nconsole.log('b')"
+    ),
+    flood="for (let i: number = 0; i < 100000; i++) console.log(i)",
+)

@@ -174,7 +174,7 @@ func (h *host) runIn(ctx context.Context, r request, cwd string, env map[string]
 		if err != nil {
 			return notBuilt(ctx, err, newCell(r.Count, r.Code))
 		}
-		return h.execute(r, path, cwd, environ(env))
+		return h.execute(ctx, r, path, cwd, environ(env))
 	}
 	c := newCell(r.Count, r.Code)
 	p, err := parse(c)
@@ -205,7 +205,7 @@ func (h *host) runIn(ctx context.Context, r request, cwd string, env map[string]
 	}
 	h.session = next
 	next.settle()
-	return h.execute(r, path, cwd, environ(env))
+	return h.execute(ctx, r, path, cwd, environ(env))
 }
 
 // notBuilt is a cell that did not compile: each error with its line of the cell.

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -57,18 +58,21 @@ func becomeSubreaper() {
 	_, _, _ = syscall.RawSyscall6(syscall.SYS_PRCTL, childSubreaper, 1, 0, 0, 0, 0)
 }
 
-func (h *host) execute(r request, path, cwd string, env []string) outcome {
+func (h *host) execute(ctx context.Context, r request, path, cwd string, env []string) outcome {
 	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return failed("HostError", err.Error())
 	}
 	near, far := os.NewFile(uintptr(pair[0]), "near"), os.NewFile(uintptr(pair[1]), "far")
 	defer near.Close()
+	// A second close does nothing: each is closed earlier where all goes well.
+	defer far.Close()
 	said, saying, err := os.Pipe()
 	if err != nil {
-		far.Close()
 		return failed("HostError", err.Error())
 	}
+	defer said.Close()
+	defer saying.Close()
 	command := exec.Command(path)
 	command.Dir = cwd
 	command.Env = append(env, "PWD="+cwd)
@@ -85,20 +89,21 @@ func (h *host) execute(r request, path, cwd string, env []string) outcome {
 		typed = write
 		command.Stdin = input
 		defer input.Close()
+		defer typed.Close()
 	}
 	err = command.Start()
 	far.Close()
 	saying.Close()
 	if err != nil {
-		said.Close()
 		return failed("HostError", err.Error())
 	}
 	p := &process{command: command, ended: make(chan struct{})}
 	h.lock.Lock()
 	h.program = p
-	stop := h.cancel == nil
+	// An interrupt that came while there was no program has only ended the context.
+	late := ctx.Err() != nil
 	h.lock.Unlock()
-	if stop {
+	if late {
 		p.interrupt()
 	}
 	var pending sync.WaitGroup
@@ -118,7 +123,6 @@ func (h *host) execute(r request, path, cwd string, env []string) outcome {
 	pending.Wait()
 	_ = said.SetReadDeadline(time.Now().Add(grace))
 	last := <-words
-	said.Close()
 	h.lock.Lock()
 	h.program = nil
 	h.lock.Unlock()

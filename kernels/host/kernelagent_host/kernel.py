@@ -59,6 +59,8 @@ class HostKernel(LeanServing):
         self._ended: Ended | None = None
         self._asking = False
         self._note = ""
+        # The count of the last run: by its end `execution_count` is that of the next one.
+        self._count = 0
         self._history: deque[tuple[int, int, str]] = deque(maxlen=_HISTORY)
 
     @property
@@ -107,7 +109,7 @@ class HostKernel(LeanServing):
 
     async def _run(self, content: Message, silent: bool, metadata: Message) -> Message:
         request = scope_of(metadata)
-        count = self.execution_count
+        count = self._count = self.execution_count
         code = content["code"]
         if not silent and content.get("store_history", True):
             self.execution_count += 1
@@ -274,7 +276,7 @@ class HostKernel(LeanServing):
         self.close_host()
         try:
             self.start_host(self._spec)
-        except HostFailed as error:
+        except (HostFailed, OSError) as error:
             self._give_up(str(error))
 
     def _give_up(self, reason: str) -> None:
@@ -304,9 +306,7 @@ class HostKernel(LeanServing):
 
     def result(self, data: MimeBundle, metadata: dict[str, Any] | None = None) -> None:
         self._output.flush()
-        # By now the count is that of the next run.
-        count = self._history[-1][1] if self._history else self.execution_count
-        content = {"data": data, "metadata": metadata or {}, "execution_count": count}
+        content = {"data": data, "metadata": metadata or {}, "execution_count": self._count}
         self._publish("execute_result", content)
 
     def clear(self, *, wait: bool = False) -> None:
