@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ from kernelagent_bash import questions  # noqa: E402
 from kernelagent_bash.asking import Asker  # noqa: E402
 from kernelagent_bash.interrupting import Interrupt  # noqa: E402
 from kernelagent_bash.printing import Printer  # noqa: E402
-from kernelagent_bash.shell import Shell  # noqa: E402
+from kernelagent_bash.shell import Shell, rewrite  # noqa: E402
 from kernelagent_bash.waiting import is_stopped  # noqa: E402
 
 sys.path.remove(_HERE)
@@ -110,7 +111,7 @@ class Driver(BaseDriver):
                 self._printer.take(name)
                 return
         if descriptor in (shell.control.near, shell.input.near, shell.own.near):
-            shell.skip()
+            shell.skip(descriptor)
         elif self._timer is not None and descriptor == self._timer.descriptor:
             self._timer.take()
             self._look()
@@ -129,12 +130,15 @@ class Driver(BaseDriver):
         self._asker.forget()
         self._notes = [_refusal("bash takes no variables of these names", refused)]
         shell.said()
-        self._cell = shell.folder / f"Cell In[{run.count}]"
+        last, self._cell = self._cell, shell.folder / f"Cell In[{run.count}]"
         source = shell.input.name if run.allow_stdin else os.devnull
         self._task = [str(self._count), str(self._cell), source, run.cwd or "", *_flat(env)]
         try:
             shell.ensure_files()
-            self._cell.write_bytes(run.code.encode("utf-8", "surrogateescape") + b"\n")
+            if last is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    last.rename(self._cell)
+            rewrite(self._cell, run.code.encode("utf-8", "surrogateescape") + b"\n")
             shell.order("run", self._task)
         except OSError as error:
             self._running = False
@@ -225,8 +229,6 @@ class Driver(BaseDriver):
         self._running = False
         if self._timer is not None:
             self._timer.set(0)
-        if self._cell is not None:
-            self._cell.unlink(missing_ok=True)
         failure = None
         if self._interrupt is not None and status == _INTERRUPTED:
             failure = Failure("KeyboardInterrupt", "")

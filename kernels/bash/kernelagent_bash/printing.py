@@ -35,6 +35,8 @@ class Printer:
 
     def take_all(self) -> None:
         """Pass on all that was printed before this call."""
+        for output in self._shell.outputs.values():
+            output.mark()
         for name, output in self._shell.outputs.items():
             for data in output.read_all():
                 self._pass_on(name, data)
