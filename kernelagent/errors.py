@@ -51,6 +51,19 @@ class DirectoryNotFound(ApiError):
     code = "DIRECTORY_NOT_FOUND"
 
 
+class FileNotFound(ApiError):
+    """A file that the request names does not exist or cannot be read."""
+
+    status = 404
+    code = "FILE_NOT_FOUND"
+
+
+class WebhookRefused(ApiError):
+    """The callback's address or headers cannot be used; the sentence says why."""
+
+    code = "WEBHOOK_REFUSED"
+
+
 class LanguageNotAvailable(ApiError):
     """The language is known, but its kernel is not installed."""
 
@@ -117,6 +130,34 @@ class CheckpointNotFound(ApiError):
 
     status = 404
     code = "CHECKPOINT_NOT_FOUND"
+
+
+class ProcessNotFound(ApiError):
+    """No job has this id, or it was removed."""
+
+    status = 404
+    code = "PROCESS_NOT_FOUND"
+
+
+class JobRunning(ApiError):
+    """The job must have ended for this."""
+
+    status = 409
+    code = "JOB_RUNNING"
+
+
+class JobLimit(ApiError):
+    """As many jobs wait as the settings allow."""
+
+    status = 409
+    code = "JOB_LIMIT"
+
+
+class IdempotencyConflict(ApiError):
+    """The Idempotency-Key was used for another request."""
+
+    status = 409
+    code = "IDEMPOTENCY_CONFLICT"
 
 
 class SessionExists(ApiError):

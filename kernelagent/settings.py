@@ -162,6 +162,54 @@ class Settings(BaseSettings):
         "with 409, and if they grow beyond it the oldest is given up. Default: a third of what a "
         "kernel may use.",
     )
+    job_kernels: int = Field(
+        8, ge=1, description="Background runs of code at once; the rest wait in order."
+    )
+    job_commands: int = Field(
+        64, ge=1, description="Background commands at once; the rest wait in order."
+    )
+    job_queue: int = Field(
+        1000, ge=1, description="Jobs that may wait; one more is refused with 409."
+    )
+    job_log_bytes: int = Field(
+        16 * 2**20,
+        ge=64 * 1024,
+        description="Log of one job that is kept, its beginning and its end; the middle is cut.",
+    )
+    jobs_kept: int = Field(
+        1000, ge=1, description="Ended jobs that are kept with their logs; the oldest go first."
+    )
+    jobs_bytes: int = Field(
+        4 * 2**30,
+        ge=2**20,
+        description="Disk for logs and outputs of ended jobs; the oldest jobs go first.",
+    )
+    webhook_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Private hosts and networks that webhooks may reach, separated by commas, as "
+        "`127.0.0.0/8,::1,hooks.internal`; all public addresses are allowed.",
+    )
+    webhook_timeout: float = Field(
+        10.0, gt=0, description="How long a receiver may take to answer one delivery."
+    )
+    webhook_retry_time: float = Field(
+        86400.0, ge=0, description="How long the delivery of a webhook is tried."
+    )
+    cache_bytes: int = Field(
+        64 * 2**20, ge=0, description="Memory for cached results; the least recently used go."
+    )
+    cache_entries: int = Field(10_000, ge=0, description="Results that are cached at most.")
+    cache_ttl: float = Field(
+        3600.0, gt=0, description="Life of a cached result, and the longest one to be asked for."
+    )
+    idempotency_ttl: float = Field(
+        600.0,
+        gt=0,
+        description="How long the answer to a run with an Idempotency-Key is kept for a repeat.",
+    )
+    idempotency_bytes: int = Field(
+        64 * 2**20, ge=0, description="Memory for such answers; the oldest go first."
+    )
     kernel_env: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Names of the service's variables that kernels inherit beside the usual ones "
@@ -187,7 +235,7 @@ class Settings(BaseSettings):
                 ) from error
         return values
 
-    @field_validator("kernel_env", "preload", mode="before")
+    @field_validator("kernel_env", "preload", "webhook_allow", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         if isinstance(value, str):
