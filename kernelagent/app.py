@@ -9,9 +9,14 @@ from fastapi import FastAPI
 
 from kernelagent import __version__
 from kernelagent.auth import Authenticator
+from kernelagent.database import Database
 from kernelagent.execution.routes import router as execution_router
 from kernelagent.execution.routes import shortcuts
 from kernelagent.execution.service import ExecutionService
+from kernelagent.jobs.archive import JobArchive
+from kernelagent.jobs.routes import code_router, command_router
+from kernelagent.jobs.routes import router as jobs_router
+from kernelagent.jobs.service import JobService
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.languages import Languages
 from kernelagent.middleware import RequestContext
@@ -20,6 +25,7 @@ from kernelagent.observability.routes import router as observability_router
 from kernelagent.responses import install_error_handlers
 from kernelagent.sessions.routes import router as sessions_router
 from kernelagent.settings import Settings, load_settings
+from kernelagent.webhooks.outbox import Outbox
 
 
 def create_app(settings: Settings | None = None, *, languages: Languages | None = None) -> FastAPI:
@@ -27,10 +33,17 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     settings = settings or load_settings()
     settings.check()
     engine = Engine(settings, languages)
+    database = Database(settings.state_dir)
+    outbox = Outbox(database, settings)
+    jobs = JobService(engine, JobArchive(database, outbox, settings))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with engine:
+        async with contextlib.AsyncExitStack() as stack:
+            for service in (database, engine, outbox, jobs):
+                # First: what has opened half way is closed too.
+                stack.push_async_callback(service.close)
+                await service.open()
             yield
 
     app = FastAPI(
@@ -47,9 +60,17 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     app.state.authenticator = Authenticator.from_settings(settings)
     app.state.engine = engine
     app.state.execution = ExecutionService(engine)
+    app.state.jobs = jobs
     app.state.clock = Clock()
     # Looked through in this order at every request: the most used first.
-    for router in (execution_router, sessions_router, observability_router):
+    for router in (
+        execution_router,
+        sessions_router,
+        code_router,
+        command_router,
+        jobs_router,
+        observability_router,
+    ):
         app.include_router(router)
     install_error_handlers(app)
     app.add_middleware(

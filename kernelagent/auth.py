@@ -54,6 +54,9 @@ SCOPES = frozenset(
     {EXECUTE, SESSIONS, FILES, COMMANDS, ENV, TERMINAL, DESKTOP, METRICS, ADMIN, EVERYTHING}
 )
 
+# Between the names of scopes of which one is enough.
+ALTERNATIVE = " or "
+
 SECRET_FILE = "jwt-secret"  # noqa: S105 - a file's name
 MIN_SECRET_BYTES = 32
 
@@ -381,14 +384,17 @@ def token_from_scope(scope: Scope) -> str | None:
     return token
 
 
-def authorize(connection: HTTPConnection, scope: str) -> Principal:
-    """Who makes the request, if their token opens `scope`; raises the error that answers it."""
+def authorize(connection: HTTPConnection, *scopes: str) -> Principal:
+    """Who makes the request, if their token opens one of `scopes`; raises what answers it."""
     authenticator: Authenticator = connection.app.state.authenticator
     if authenticator.is_open:
         _refuse_foreign_page(connection.scope["headers"])
     principal = authenticator.verify(token_from_scope(connection.scope))
-    if not principal.allows(scope):
-        raise AccessDenied(f"the token lacks the scope {scope}", details={"required_scope": scope})
+    if not any(map(principal.allows, scopes)):
+        wanted = ALTERNATIVE.join(scopes)
+        raise AccessDenied(
+            f"the token lacks the scope {wanted}", details={"required_scope": wanted}
+        )
     return principal
 
 
@@ -412,19 +418,20 @@ def _is_127(host: str) -> bool:
     return len(parts) == 4 and parts[0] == "127" and all(part.isdigit() for part in parts)
 
 
-def require(scope: str) -> Any:
-    """A dependency for `Depends` that lets only tokens with `scope` in and returns the Principal.
+def require(*scopes: str) -> Any:
+    """A dependency for `Depends` that lets only tokens with one of `scopes` in.
 
-    Its attribute `scope` says what the route declared.
+    It returns the Principal; its attribute `scope` says what the route declared.
     """
-    if scope not in SCOPES:
-        raise ValueError(f"unknown scope: {scope}")
+    for scope in scopes:
+        if scope not in SCOPES:
+            raise ValueError(f"unknown scope: {scope}")
 
     # FastAPI reads the annotation at run time: its class must be a real import.
     async def required(connection: HTTPConnection) -> Principal:
-        return authorize(connection, scope)
+        return authorize(connection, *scopes)
 
-    required.scope = scope  # type: ignore[attr-defined]
+    required.scope = ALTERNATIVE.join(scopes)  # type: ignore[attr-defined]
     return required
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 # In the environment of each process that we start and so of all its descendants: it finds the
 # ones that left the process group (setsid, daemons).
 MARKER = "KERNELAGENT_PROCESS"
+# The same for all processes of one server: after a crash its successor ends what is left of them.
+SERVER = "KERNELAGENT_SERVER"
 
 _STDERR_TAIL = 16 * 1024
 _KILL_TIMEOUT = 5.0
@@ -151,6 +153,8 @@ class ChildProcess(RunningProcess):
 
     def __init__(self, popen: subprocess.Popen[bytes], marker: str) -> None:
         self._popen = popen
+        # CPU seconds and most bytes of memory, once it has ended; of its children those it saw end.
+        self.usage: tuple[float, int] | None = None
         pidfd = os.pidfd_open(popen.pid)
         stderr_fd = -1
         if popen.stderr is not None:
@@ -168,17 +172,20 @@ class ChildProcess(RunningProcess):
         cwd: Path,
         marker: str,
         pass_fds: Sequence[int] = (),
+        stdout: int = subprocess.DEVNULL,
+        stderr: int = subprocess.PIPE,
     ) -> ChildProcess:
         """Start `argv` as the leader of a new session; raises OSError.
 
-        stdin and stdout are the null device; the last 16 KiB of stderr are kept. Called on the
-        loop's own thread: the child asks to be killed when the thread that started it ends.
+        stdin is the null device. Without descriptors for them, stdout is too, and of stderr the
+        last 16 KiB are kept. Called on the loop's own thread: the child may ask to be killed when
+        the thread that started it ends.
         """
         popen = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
             env={**env, MARKER: marker},
             cwd=cwd,
             start_new_session=True,
@@ -197,16 +204,19 @@ class ChildProcess(RunningProcess):
         # The zombie still holds its id, so this can hit nobody else's group.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        code = self._popen.wait()
-        self.settle(ExitStatus(code=code) if code >= 0 else ExitStatus(signal=-code))
+        _, status, used = os.wait4(self.pid, 0)
+        # Or it would wait itself, for whatever has the id by then.
+        self._popen.returncode = os.waitstatus_to_exitcode(status)
+        self.usage = (used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+        self.settle(ExitStatus.unpack(status))
 
 
-def kill_marked(marker: str) -> int:
+def kill_marked(marker: str, variable: str = MARKER) -> int:
     """Kill every process that carries `marker`, wherever it moved to; returns their number.
 
     Blocks on /proc, so it is called in a thread.
     """
-    wanted = f"{MARKER}={marker}".encode()
+    wanted = f"{variable}={marker}".encode()
     killed: set[int] = set()
     # One that hangs inside the system cannot be ended: not waited for without end.
     deadline = time.monotonic() + _KILL_TIMEOUT
@@ -261,6 +271,22 @@ def _kill_pinned(pinned: list[int]) -> None:
 
 def _is_zombie(entry: Path) -> bool:
     return b") Z " in (entry / "stat").read_bytes()
+
+
+def tree_usage(pid: int) -> tuple[float, int]:
+    """CPU seconds, those of children that have ended included, and bytes of resident memory.
+
+    Of `pid` and its descendants; blocks on /proc, so it is called in a thread.
+    """
+    ticks = 0
+    for member in _tree(pid):
+        try:
+            stat = Path(f"/proc/{member}/stat").read_bytes()
+        except OSError:
+            continue
+        # utime, stime, cutime, cstime; the name before them may hold anything.
+        ticks += sum(map(int, stat.rpartition(b") ")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK"), resident_memory(pid)
 
 
 def tree_memory(pid: int) -> int:

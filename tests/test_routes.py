@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
 from starlette.routing import Route
 
 from kernelagent.app import create_app
-from kernelagent.auth import SCOPES
+from kernelagent.auth import ALTERNATIVE, SCOPES
 from kernelagent.settings import Settings
 
 PUBLIC = {"/", "/ping", "/health", "/info"}
@@ -77,7 +77,7 @@ def test_every_route_declares_who_may_use_it(app: FastAPI) -> None:
         assert len(scopes) == 1, f"{path} declares {scopes or 'nothing'}"
         (scope,) = scopes
         assert (scope is None) == (path in PUBLIC), f"{path} declares {scope}"
-        assert scope is None or scope in SCOPES
+        assert scope is None or set(scope.split(ALTERNATIVE)) <= SCOPES
         checked.add(path)
 
     assert {"/execute", "/execute/stream", "/sessions/{session_id}", "/health"} <= checked

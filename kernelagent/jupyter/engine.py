@@ -48,7 +48,14 @@ _OTHER_DESCRIPTORS = 512
 class Engine:
     """Everything that runs code; use as an async context manager."""
 
-    def __init__(self, settings: Settings, languages: Languages | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        languages: Languages | None = None,
+        *,
+        server_id: str | None = None,
+    ) -> None:
+        self.server_id = server_id or uuid.uuid4().hex
         self.settings = settings
         self.languages = languages or Languages.load()
         self.workspace = settings.workspace
@@ -60,7 +67,7 @@ class Engine:
         )
         self._sessions: dict[str, Session] = {}
         self._pools: dict[str, Pool] = {}
-        self._launcher = Launcher(settings)
+        self._launcher = Launcher(settings, self.server_id)
         self.checkpoints = Checkpoints(
             limit=settings.max_checkpoints,
             memory=settings.checkpoint_memory or self._launcher.memory_limit // 3,
@@ -70,6 +77,11 @@ class Engine:
         self._closing = False
 
     async def __aenter__(self) -> Engine:
+        await self.open()
+        return self
+
+    async def open(self) -> None:
+        """Make the workspace, start fork servers and pools; nothing is left if that fails."""
         try:
             await asyncio.to_thread(self.workspace.mkdir, parents=True, exist_ok=True)
             wanted = _OTHER_DESCRIPTORS + self.settings.max_kernels * _KERNEL_DESCRIPTORS
@@ -95,7 +107,6 @@ class Engine:
         except BaseException:
             await self.close()
             raise
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()

@@ -6,17 +6,19 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.outputs import (
     Budget,
     Display,
     Event,
     Failure,
     Output,
+    OutputCollector,
     Text,
     Truncation,
     Update,
@@ -42,6 +44,11 @@ class RunRequest:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
     allow_stdin: bool = False
+    # The id that the run shall have, and who sees each message before the budget cuts it.
+    execution_id: str | None = None
+    listener: Callable[[Message], None] | None = None
+    # Instead of what the settings allow for the files of one run's excess output.
+    spill_bytes: int | None = None
 
 
 @dataclass(slots=True)
@@ -180,7 +187,7 @@ class Execution:
 
     def __init__(self, session_id: str, request: RunRequest, feed: Feed | None) -> None:
         # Tells runs apart and guards nothing, so it need not be hard to guess.
-        self.id = f"exec_{random.getrandbits(80):020x}"
+        self.id = request.execution_id or f"exec_{random.getrandbits(80):020x}"
         self.session_id = session_id
         self.request = request
         self.feed = feed
@@ -188,6 +195,8 @@ class Execution:
         self.submitted_at = datetime.now(UTC)
         self.begun: float | None = None
         self.run: Run | None = None
+        # What it has shown so far, once it has begun.
+        self.collector: OutputCollector | None = None
         self.stop_requested: tuple[Outcome, str] | None = None
         self.finished: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         # The caller may be gone when an error ends the wait: asyncio would complain.

@@ -23,6 +23,7 @@ from kernelagent.jupyter.kernel import Kernel, kernel_environment
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.memory import KernelMemory, default_limit
 from kernelagent.jupyter.provisioner import ForkProvisioner, PlainProvisioner
+from kernelagent.process import SERVER
 from kernelagent.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,9 @@ class Launcher:
     servers, the folder of their memory groups. `open` first, `close` in any case.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, server_id: str) -> None:
         self._settings = settings
+        self._mark = {SERVER: server_id}
         # By language; languages whose kernels one process can fork share it.
         self._fork_servers: dict[str, ForkServer] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -165,7 +167,7 @@ class Launcher:
     ) -> Kernel:
         if self._context is None or self._runtime_dir is None:
             raise ServiceClosing("the service has not started")
-        env = kernel_environment(env or {}, self._settings.kernel_env)
+        env = kernel_environment({**(env or {}), **self._mark}, self._settings.kernel_env)
         if language.has_lean_kernel and not self._settings.lean_kernel:
             env["KERNELAGENT_STOCK_KERNEL"] = "1"
         kernel_id = uuid.uuid4().hex[:16]
@@ -195,7 +197,7 @@ class Launcher:
         settings = self._settings
         spec = ForkServerSpec(
             language,
-            kernel_environment({}, settings.kernel_env),
+            kernel_environment(self._mark, settings.kernel_env),
             settings.workspace,
             settings.preload
             if settings.preload is not None and language.preload
@@ -204,10 +206,6 @@ class Launcher:
             settings.kernel_start_timeout,
         )
         return ForkServer(spec)
-
-    def _preload(self, language: Language) -> tuple[str, ...]:
-        wished = self._settings.preload
-        return wished if wished is not None and language.preload else language.preload
 
 
 async def _until_begun(process: ForkedProcess) -> None:

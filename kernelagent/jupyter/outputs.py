@@ -135,10 +135,18 @@ class OutputCollector:
 
     Streams are merged, display ids updated, clear_output honoured. What exceeds the budget goes to
     `spill`, and a marker in its place names the file. `emit` sees each kept piece once, in order.
+    `listener` sees each message as it came.
     Code can send messages of any shape, so nothing about them is taken for granted.
     """
 
-    def __init__(self, budget: Budget, spill: Spill, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        spill: Spill,
+        emit: Callable[[Event], None],
+        listener: Callable[[Message], None] | None = None,
+    ) -> None:
+        self._listener = listener
         self._budget = budget
         self._spill = spill
         self._emit = emit
@@ -184,6 +192,8 @@ class OutputCollector:
 
     def take(self, message: Message) -> None:
         """Take one message; types that show nothing are ignored."""
+        if self._listener is not None:
+            self._listener(message)
         content = message.content
         match message.type:
             case "stream":

@@ -360,8 +360,13 @@ class Session:
             self._touch()
 
     async def _execute(self, execution: Execution) -> None:
-        spill = Spill(self._policy.workspace, execution.id, self._policy.spill_bytes)
-        collector = OutputCollector(execution.request.budget, spill, execution.emit)
+        request = execution.request
+        spill_bytes = self._policy.spill_bytes
+        if request.spill_bytes is not None:
+            spill_bytes = min(spill_bytes, request.spill_bytes)
+        spill = Spill(self._policy.workspace, execution.id, spill_bytes)
+        collector = OutputCollector(request.budget, spill, execution.emit, request.listener)
+        execution.collector = collector
         try:
             ending = await self._run(execution, collector)
         finally:

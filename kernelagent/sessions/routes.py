@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.routing import APIRoute
-from starlette.responses import Response
 
-from kernelagent.auth import SESSIONS, authorize, require
+from kernelagent.auth import SESSIONS, require
 from kernelagent.errors import InvalidRequest
-from kernelagent.execution.models import ErrorResponse
 from kernelagent.jupyter.checkpoint import Checkpoint
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.session import Session
 from kernelagent.responses import utc_timestamp
+from kernelagent.routing import ERRORS, authorized_route
 from kernelagent.sessions.models import (
     BranchRequest,
     CheckpointInfo,
@@ -39,39 +36,11 @@ from kernelagent.sessions.models import (
     VariableList,
 )
 
-_DESCRIPTIONS: dict[int | str, str] = {
-    400: "The request cannot be used",
-    401: "No token, or not a good one",
-    403: "A token for something else",
-    404: "No such session",
-    409: "Not in the state that the session or the service is in",
-    # Keeps FastAPI from documenting its own 422, which is never sent.
-    "default": "Any other error",
-}
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse, "description": description}
-    for status, description in _DESCRIPTIONS.items()
-}
-
-
-class _Route(APIRoute):
-    """FastAPI reads and parses a body before it asks the dependencies who sends it."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def authorized(request: Request) -> Response:
-            authorize(request, SESSIONS)
-            return await handle(request)
-
-        return authorized
-
-
 router = APIRouter(
     tags=["sessions"],
     dependencies=[Depends(require(SESSIONS))],
-    responses=_ERRORS,
-    route_class=_Route,
+    responses=ERRORS,
+    route_class=authorized_route(SESSIONS),
 )
 
 

@@ -1,0 +1,117 @@
+"""The log of a job as a stream that can be followed to its end and taken up again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from kernelagent.execution.messages import dump
+from kernelagent.execution.streams import NDJSON, until_disconnect
+from kernelagent.jobs.job import Job
+from kernelagent.jobs.log import Gap
+from kernelagent.jobs.rendering import end_message, log_message
+from kernelagent.jobs.service import JobService
+
+_CHUNK = 256 * 1024
+# After a piece of output, others get this long to join it: a line at a time would cost most.
+_PACE = 0.005
+
+
+class FollowedLog(Response):
+    """A response: what a job has printed from an offset on and, with `follow`, prints until it ends.
+
+    As server-sent events each message has its `next_offset` as id, so that a browser takes up
+    where it lost the connection.
+    """
+
+    def __init__(
+        self,
+        service: JobService,
+        job: Job,
+        *,
+        offset: int,
+        stream: str | None,
+        follow: bool,
+        media_type: str,
+        keepalive: float,
+    ) -> None:
+        # Proxies must not collect the stream.
+        super().__init__(media_type=media_type, headers={"X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._service = service
+        self._job = job
+        self._offset = offset
+        self._stream = stream
+        self._follow = follow
+        self._media_type = media_type
+        self._keepalive = keepalive
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        leaving = asyncio.create_task(until_disconnect(receive))
+        sending = asyncio.create_task(self._send_all(send))
+        try:
+            await asyncio.wait((leaving, sending), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (leaving, sending):
+                task.cancel()
+            await asyncio.gather(leaving, sending, return_exceptions=True)
+        if sending.done() and not sending.cancelled():
+            sending.result()
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async for messages in self._messages():
+            body = b"".join(self._encode(message) for message in messages)
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _messages(self) -> AsyncGenerator[list[dict[str, Any]]]:
+        offset = self._offset
+        while True:
+            # Asked first: what is written until then is read below.
+            live = self._service.live(self._job)
+            entries, offset = await self._service.archive.read_log(self._job, offset, _CHUNK)
+            if entries:
+                wanted = [
+                    log_message(entry)
+                    for entry in entries
+                    if isinstance(entry, Gap) or self._stream in (None, entry.stream)
+                ]
+                if wanted:
+                    yield wanted
+                    await asyncio.sleep(_PACE)
+            elif live is None:
+                yield [end_message(await self._service.find(self._job.id), offset)]
+                return
+            elif not self._follow:
+                return
+            else:
+                async for message in self._pause(live.log.grown(offset)):
+                    yield [message]
+                if live.log.closed:
+                    await live.ended.wait()
+
+    async def _pause(self, waiting: Any) -> AsyncGenerator[dict[str, Any]]:
+        """Keepalives until `waiting` is over."""
+        task = asyncio.ensure_future(waiting)
+        try:
+            while not task.done():
+                await asyncio.wait((task,), timeout=self._keepalive)
+                if not task.done():
+                    yield {"type": "keepalive"}
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _encode(self, message: dict[str, Any]) -> bytes:
+        line = dump(message)
+        if self._media_type == NDJSON:
+            return f"{line}\n".encode()
+        if message["type"] == "keepalive":
+            return b": keepalive\n\n"
+        number = f"id: {message['next_offset']}\n"
+        return f"{number}event: {message['type']}\ndata: {line}\n\n".encode()
