@@ -255,8 +255,7 @@ class JobService:
             log.exception("a job failed inside the service")
             reason = f"it failed inside the service: {type(error).__name__}"
             ending = JobEnding(Outcome.ERROR, 1, reason)
-        live.log.write("stderr", f"{ending.message}
-".encode())
+        live.log.write("stderr", f"{ending.message}\n".encode())
         return ending
 
     async def _new_work(self, live: LiveJob) -> CodeWork | CommandWork:

@@ -22,7 +22,7 @@ _PACE = 0.005
 
 
 class FollowedLog(Response):
-    """A response: what a job has printed from an offset on and, with `follow`, prints until it ends.
+    """A response: what a job has printed from an offset on and, with `follow`, prints to its end.
 
     As server-sent events each message has its `next_offset` as id, so that a browser takes up
     where it lost the connection.

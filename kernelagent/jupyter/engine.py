@@ -77,36 +77,36 @@ class Engine:
         self._closing = False
 
     async def __aenter__(self) -> Engine:
-        await self.open()
-        return self
-
-    async def open(self) -> None:
-        """Make the workspace, start fork servers and pools; nothing is left if that fails."""
         try:
-            await asyncio.to_thread(self.workspace.mkdir, parents=True, exist_ok=True)
-            wanted = _OTHER_DESCRIPTORS + self.settings.max_kernels * _KERNEL_DESCRIPTORS
-            allowed = raise_descriptor_limit(wanted)
-            if allowed < wanted:
-                log.warning(
-                    "%d open files are allowed, %d kernels may need %d: raise the limit (ulimit "
-                    "-n) or lower KERNELAGENT_MAX_KERNELS",
-                    allowed,
-                    self.settings.max_kernels,
-                    wanted,
-                )
-            for name in self.settings.pools:
-                try:
-                    self.languages.find(name)
-                except InvalidRequest as error:
-                    raise ConfigurationError(f"KERNELAGENT_POOLS: {error}") from None
-            await self._launcher.open(self.languages)
-            for language in self.languages:
-                if language.available:
-                    self._pool(language).fill()
-            self._sweeper = asyncio.create_task(self._sweep(), name="session expiry")
+            await self.open()
         except BaseException:
             await self.close()
             raise
+        return self
+
+    async def open(self) -> None:
+        """Make the workspace, start fork servers and pools; `close` is owed in any case."""
+        await asyncio.to_thread(self.workspace.mkdir, parents=True, exist_ok=True)
+        wanted = _OTHER_DESCRIPTORS + self.settings.max_kernels * _KERNEL_DESCRIPTORS
+        allowed = raise_descriptor_limit(wanted)
+        if allowed < wanted:
+            log.warning(
+                "%d open files are allowed, %d kernels may need %d: raise the limit (ulimit "
+                "-n) or lower KERNELAGENT_MAX_KERNELS",
+                allowed,
+                self.settings.max_kernels,
+                wanted,
+            )
+        for name in self.settings.pools:
+            try:
+                self.languages.find(name)
+            except InvalidRequest as error:
+                raise ConfigurationError(f"KERNELAGENT_POOLS: {error}") from None
+        await self._launcher.open(self.languages)
+        for language in self.languages:
+            if language.available:
+                self._pool(language).fill()
+        self._sweeper = asyncio.create_task(self._sweep(), name="session expiry")
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
