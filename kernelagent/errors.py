@@ -139,13 +139,6 @@ class ProcessNotFound(ApiError):
     code = "PROCESS_NOT_FOUND"
 
 
-class JobRunning(ApiError):
-    """The job must have ended for this."""
-
-    status = 409
-    code = "JOB_RUNNING"
-
-
 class JobLimit(ApiError):
     """As many jobs wait as the settings allow."""
 

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
 
 from kernelagent import __version__
 from kernelagent.auth import PUBLIC
+from kernelagent.jobs.service import JobService
 from kernelagent.jupyter.engine import Engine
 from kernelagent.responses import utc_timestamp
 
@@ -47,8 +48,8 @@ def features(engine: Engine) -> dict[str, Any]:
         "branches": any(facts["kernel"] == "lean" for facts in engine.fork_server_facts.values()),
         "file_operations": False,
         "terminal_access": False,
-        "background_jobs": False,
-        "process_management": False,
+        "background_jobs": True,
+        "process_management": True,
         "system_metrics": False,
         "desktop": False,
         "languages": [language.name for language in engine.languages if language.available],
@@ -88,6 +89,7 @@ async def health(request: Request) -> dict[str, Any]:
     """Whether the service lives; `pools` and `ready` tell whether a first run would be quick."""
     engine: Engine = request.app.state.engine
     clock: Clock = request.app.state.clock
+    jobs: JobService = request.app.state.jobs
     sessions = list(engine.sessions)
     busy = sum(session.state == "busy" for session in sessions)
     return {
@@ -104,6 +106,7 @@ async def health(request: Request) -> dict[str, Any]:
         "sessions": len(sessions),
         "ready": engine.ready,
         "pools": engine.pool_facts,
+        "jobs": jobs.facts,
         "fork_servers": engine.fork_server_facts,
         "memory": engine.memory_facts,
     }
@@ -155,6 +158,10 @@ async def info(request: Request) -> dict[str, Any]:
             "output_bytes": settings.output_bytes,
             "body_bytes": settings.max_body_bytes,
             "timeout": settings.max_timeout,
+            "job_kernels": settings.job_kernels,
+            "job_commands": settings.job_commands,
+            "job_queue": settings.job_queue,
+            "job_log_bytes": settings.job_log_bytes,
         },
         "endpoints": _endpoints(request.app),
         "features": features(engine),
