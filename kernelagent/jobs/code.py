@@ -44,13 +44,14 @@ class CodeWork:
             queue_timeout=_NO_LIMIT,
             request_timeout=_NO_LIMIT,
             budget=Budget(bytes=settings.output_bytes, items=settings.output_items),
-            env=request.env,
-            cwd=await self._engine.directory(request.workdir),
             execution_id=self._execution_id,
             listener=self._listen,
             spill_bytes=settings.job_log_bytes,
         )
-        async with self._engine.isolated_session(request.language) as session:
+        cwd = await self._engine.directory(request.workdir)
+        # The session's own, so that kernels take them too that cannot change them for one run.
+        isolated = self._engine.isolated_session(request.language, env=request.env, cwd=cwd)
+        async with isolated as session:
             await session.open()
             if session.kernel is not None:
                 on_start(session.kernel.pid)

@@ -122,8 +122,7 @@ class JobLog:
 
     def _take(self, stream: str, data: bytes) -> None:
         now = time.time()
-        for start in range(0, len(data), self._longest_record):
-            piece = data[start : start + self._longest_record]
+        for piece in _pieces(data, self._longest_record):
             self._backlog.append(Record(self._offset, stream, piece, now))
             self._offset += len(piece)
             self.backlog_bytes += len(piece)
@@ -270,6 +269,17 @@ def _joined(pieces: list[Record]) -> Record:
         return first
     data = b"".join(piece.data for piece in pieces)
     return Record(first.offset, first.stream, data, first.time)
+
+
+def _pieces(data: bytes, longest: int) -> Iterator[bytes]:
+    """`data` in pieces that divide no character."""
+    start = 0
+    while start < len(data):
+        piece = data[start : start + longest]
+        if start + longest < len(data):
+            piece = piece[: len(piece) - _incomplete(piece)]
+        yield piece
+        start += len(piece)
 
 
 def _size(records: list[Record]) -> int:

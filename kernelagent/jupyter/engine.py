@@ -289,10 +289,17 @@ class Engine:
         await self._remove(self.find(session_id))
 
     @contextlib.asynccontextmanager
-    async def isolated_session(self, language: str | None) -> AsyncIterator[Session]:
+    async def isolated_session(
+        self,
+        language: str | None,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> AsyncIterator[Session]:
         """A session with a fresh kernel for one run, ended afterwards."""
         wanted = self.languages.find(language)
-        session = self._add(SessionFacts(f"isolated-{uuid.uuid4().hex[:12]}", wanted))
+        session_id = f"isolated-{uuid.uuid4().hex[:12]}"
+        session = self._add(SessionFacts(session_id, wanted, cwd=cwd, env=dict(env or {})))
         try:
             yield session
         finally:

@@ -1,0 +1,236 @@
+"""What is left after a server was killed, or shut down, with jobs under way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.conftest import Server, start_server, stop_server
+from tests.jobs.jobs import (
+    alive,
+    ended,
+    follow,
+    get,
+    job,
+    kill,
+    output,
+    pids_in,
+    post,
+    start,
+    start_command,
+)
+from tests.runs import until
+
+SETTINGS = {"KERNELAGENT_WEBHOOK_ALLOW": "127.0.0.1", "KERNELAGENT_JOB_KERNELS": "6"}
+
+
+@dataclass
+class Receiver:
+    """A server that refuses with `status` what is posted to it, or takes it."""
+
+    status: int = 503
+    port: int = 0
+    # Key and body of each request, and whether it was taken.
+    seen: list[tuple[str, dict[str, object], bool]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    def keys(self, *, taken: bool | None = None) -> list[str]:
+        return [key for key, _, done in self.seen if taken in (None, done)]
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        lines = head.split("\r\n")[1:]
+        headers = {
+            name.lower(): value for name, _, value in (line.partition(": ") for line in lines)
+        }
+        body = json.loads(await reader.readexactly(int(headers["content-length"])))
+        self.seen.append((headers["idempotency-key"], body, self.status == 200))
+        writer.write(f"HTTP/1.1 {self.status} X\r\nContent-Length: 0\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def receiving() -> AsyncIterator[Receiver]:
+    receiver = Receiver()
+    server = await asyncio.start_server(receiver.take, "127.0.0.1", 0)
+    receiver.port = server.sockets[0].getsockname()[1]
+    try:
+        yield receiver
+    finally:
+        server.close()
+
+
+async def begin(root: Path) -> Server:
+    return await asyncio.to_thread(start_server, root / "workspace", root / "state", **SETTINGS)
+
+
+async def crash(server: Server) -> None:
+    server.process.send_signal(signal.SIGKILL)
+    await asyncio.to_thread(server.process.wait)
+
+
+async def test_a_server_that_is_killed_forgets_nothing(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    note = f"open({str(pids)!r}, 'a').write(f'{{os.getpid()}} {{child.pid}} ')"
+    forking = (
+        "import os, subprocess, time\n"
+        "child = subprocess.Popen(['setsid', 'sleep', '300'])\n"
+        f"{note}\nprint('before', flush=True)\ntime.sleep(300)"
+    )
+    line = f"setsid sleep 300 & echo $$ $! >> {pids}; echo before; wait"
+    async with receiving() as receiver:
+        first = await begin(tmp_path)
+        try:
+            delivered = [
+                (
+                    await post(
+                        first,
+                        "/execute/async",
+                        code=f"print({n})",
+                        callback_url=receiver.url,
+                        callback_signature_secret="s3cret",
+                    )
+                )["execution_id"]
+                for n in range(3)
+            ]
+            for name in delivered:
+                await ended(first, name)
+
+            async def three_were_refused() -> bool:
+                return len(set(receiver.keys())) == 3
+
+            await until(three_were_refused)
+            keys = set(receiver.keys())
+            done = await start_command(first, "echo kept")
+            await ended(first, done)
+            running = [await start(first, forking) for _ in range(3)]
+            running += [await start_command(first, line) for _ in range(2)]
+            watched = await post(first, "/execute/async", code=forking, callback_url=receiver.url)
+            running.append(watched["execution_id"])
+            found = await pids_in(pids, 12)
+            assert all(map(alive, found))
+        finally:
+            await crash(first)
+
+        second = await begin(tmp_path)
+        try:
+            assert not any(map(alive, found))
+            processes = (await get(second, "/execute/processes"))["processes"]
+            statuses = {item["process_id"]: item["status"] for item in processes}
+            assert statuses == {
+                **dict.fromkeys(delivered, "completed"),
+                done: "completed",
+                **dict.fromkeys(running, "failed"),
+            }
+            for name in running:
+                facts = await job(second, name)
+                assert "server ended" in facts["message"]
+                assert facts["pid"] or facts["duration"]
+                assert output(await follow(second, name)) == b"before\n"
+            assert output(await follow(second, done)) == b"kept\n"
+            outputs = await get(second, f"/jobs/{delivered[1]}/outputs")
+            assert outputs["stdout"] == "1\n"
+
+            receiver.status = 200
+
+            async def all_were_taken() -> bool:
+                return len(receiver.keys(taken=True)) >= 4
+
+            await until(all_were_taken, 60)
+            taken = receiver.keys(taken=True)
+            assert len(taken) == len(set(taken)) == 4
+            assert keys < set(taken)
+            bodies = {str(body["execution_id"]): body for _, body, done in receiver.seen if done}
+            assert set(bodies) == {*delivered, watched["execution_id"]}
+            lost = bodies[watched["execution_id"]]
+            assert (lost["status"], lost["success"], lost["stdout"]) == (
+                "failed",
+                False,
+                "before\n",
+            )
+            assert "server ended" in str(lost["error"])
+
+            async def is_told() -> bool:
+                facts = await job(second, delivered[0])
+                return bool(facts["webhook"]["state"] == "delivered")
+
+            await until(is_told)
+        finally:
+            assert await asyncio.to_thread(stop_server, second) == 0
+
+
+async def test_jobs_that_waited_are_begun_by_the_next_server(tmp_path: Path) -> None:
+    first = await begin(tmp_path)
+    trace = tmp_path / "trace"
+    try:
+        blocking = [await start(first, "import time; time.sleep(300)") for _ in range(6)]
+        code = f"import os; print(os.environ['X'], file=open({str(trace)!r}, 'a'))"
+        waiting = [await start(first, code, env={"X": str(n)}) for n in range(8)]
+    finally:
+        await crash(first)
+    second = await begin(tmp_path)
+    try:
+        for name in waiting:
+            assert (await ended(second, name))["status"] == "completed"
+        assert sorted(trace.read_text().split()) == [str(n) for n in range(8)]
+        for name in blocking:
+            assert (await job(second, name))["status"] == "failed"
+    finally:
+        assert await asyncio.to_thread(stop_server, second) == 0
+
+
+async def test_a_shutdown_records_what_ran(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    first = await begin(tmp_path)
+    try:
+        code = await start(first, "print('on', flush=True)\nimport time; time.sleep(300)")
+        line = f"trap '' TERM; echo $$ > {pids}; while :; do sleep 1; done"
+        command = await start_command(first, line)
+        found = await pids_in(pids, 1)
+        following = asyncio.create_task(follow(first, code))
+
+        async def has_printed() -> bool:
+            return bool((await job(first, code))["stdout"])
+
+        await until(has_printed)
+    finally:
+        assert await asyncio.to_thread(stop_server, first) == 0
+    assert not any(map(alive, found))
+    messages = await following
+    assert output(messages) == b"on\n"
+    assert messages[-1]["status"] == "failed"
+    second = await begin(tmp_path)
+    try:
+        for name in (code, command):
+            facts = await job(second, name)
+            assert facts["status"] == "failed"
+            assert "shut down" in facts["message"]
+    finally:
+        await asyncio.to_thread(stop_server, second)
+
+
+async def test_what_was_asked_for_is_kept_only_until_it_begins(tmp_path: Path) -> None:
+    server = await begin(tmp_path)
+    try:
+        secret = "a-variable-of-the-caller"
+        job_id = await start(server, "import time; time.sleep(300)", env={"X": secret})
+
+        async def has_begun() -> bool:
+            return bool((await job(server, job_id))["pid"])
+
+        await until(has_begun)
+        await kill(server, job_id)
+    finally:
+        assert await asyncio.to_thread(stop_server, server) == 0
+    for path in (tmp_path / "state").rglob("*"):
+        if path.is_file():
+            assert secret.encode() not in path.read_bytes(), path

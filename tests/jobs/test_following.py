@@ -1,0 +1,205 @@
+"""Logs followed over connections that break."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import Server
+from tests.jobs.jobs import ended, follow, get, kill, output, post, refused, start, start_command
+from tests.runs import client_of
+
+
+class Proxy:
+    """Passes connections on to a server and cuts them when told."""
+
+    def __init__(self, server: Server) -> None:
+        self._target = int(server.url.rpartition(":")[2])
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.cuts = 0
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+        await self._server.wait_closed()
+
+    def cut(self) -> None:
+        """End all connections at once, whatever is on its way."""
+        self.cuts += bool(self._writers)
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        both = {writer, back}
+        self._writers |= both
+        try:
+            await asyncio.gather(_copy(reader, back), _copy(there, writer))
+        finally:
+            self._writers -= both
+            for end in both:
+                end.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.transport.abort()
+
+
+async def follow_over(
+    proxy: Proxy, server: Server, job_id: str, media_type: str
+) -> list[dict[str, Any]]:
+    """All messages of a log, taken up again after each cut where the last one ended."""
+    messages: list[dict[str, Any]] = []
+    offset = 0
+    headers = {**server.headers, "Accept": media_type}
+    while True:
+        try:
+            async with (
+                httpx.AsyncClient(base_url=proxy.url, headers=headers, timeout=30) as client,
+                client.stream(
+                    "GET", f"/jobs/{job_id}/logs", params={"follow": 1, "offset": offset}
+                ) as response,
+            ):
+                assert response.status_code == 200
+                async for line in response.aiter_lines():
+                    if not line.startswith(("{", "data: {")):
+                        continue
+                    message = json.loads(line.removeprefix("data: "))
+                    if message["type"] == "keepalive":
+                        continue
+                    messages.append(message)
+                    offset = message["next_offset"]
+                    if message["type"] == "end":
+                        return messages
+        except httpx.TransportError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("media_type", "lines"), [("application/x-ndjson", 6000), ("text/event-stream", 600)]
+)
+async def test_lines_are_followed_over_ten_cuts(
+    server: Server, media_type: str, lines: int
+) -> None:
+    code = f"import time\nfor n in range({lines}):\n    print(n, flush=True); time.sleep(0.01)"
+    job_id = await start(server, code, timeout=110)
+    chance = random.Random(media_type)  # noqa: S311
+    async with Proxy(server) as proxy:
+        following = asyncio.create_task(follow_over(proxy, server, job_id, media_type))
+        began = time.monotonic()
+        moments = sorted(chance.uniform(0.1, lines * 0.009) for _ in range(10))
+        for moment in moments:
+            await asyncio.wait([following], timeout=began + moment - time.monotonic())
+            proxy.cut()
+        messages = await following
+
+    assert proxy.cuts >= 10
+    assert output(messages).split() == [str(n).encode() for n in range(lines)]
+    assert not any(message["type"] == "gap" for message in messages)
+    assert messages[-1]["status"] == "completed"
+
+
+async def test_followers_see_lines_when_they_are_printed(server: Server) -> None:
+    job_id = await start_command(server, "echo first; sleep 60")
+    async with (
+        client_of(server) as client,
+        client.stream("GET", f"/jobs/{job_id}/logs", params={"follow": 1}) as response,
+    ):
+        assert response.headers["content-type"].startswith("application/x-ndjson")
+        async for line in response.aiter_lines():
+            message = json.loads(line)
+            if message["type"] == "log":
+                break
+    assert message["data"] == "first\n"
+    assert (await get(server, f"/jobs/{job_id}"))["status"] == "running"
+    await kill(server, job_id)
+
+
+async def test_one_stream_alone(server: Server) -> None:
+    job_id = await start_command(server, "echo a; echo b >&2; sleep 0.1; echo c; echo d >&2")
+    messages = await follow(server, job_id, stream="stderr")
+    assert output(messages, "stderr") == b"b\nd\n"
+    assert output(messages) == b""
+    page = await get(server, f"/jobs/{job_id}/logs", stream="stdout")
+    assert output(page["messages"]) == b"a\nc\n"
+    assert {message["stream"] for message in page["messages"]} == {"stdout"}
+
+
+async def test_pages_and_the_end(server: Server) -> None:
+    job_id = await start_command(server, "seq 100000")
+    await ended(server, job_id)
+    expected = b"".join(b"%d\n" % n for n in range(1, 100_001))
+
+    offset, found, complete = 0, b"", False
+    while not complete:
+        page = await get(server, f"/jobs/{job_id}/logs", offset=offset, limit=50_000)
+        found += output(page["messages"])
+        offset, complete = page["next_offset"], page["complete"]
+    assert found == expected
+    tail = await get(server, f"/jobs/{job_id}/logs", tail=7)
+    assert output(tail["messages"]) == b"100000\n"
+    beyond = await get(server, f"/jobs/{job_id}/logs", offset=10**9)
+    assert (beyond["messages"], beyond["complete"]) == ([], True)
+
+
+async def test_a_browser_goes_on_after_its_last_event(server: Server) -> None:
+    job_id = await start_command(server, "printf 'one\\ntwo\\n'")
+    await ended(server, job_id)
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": "4"}
+    async with client_of(server, **headers) as client:
+        text = (await client.get(f"/jobs/{job_id}/logs")).text
+    first, *_ = text.split("\n\n")
+    fields = dict(line.split(": ", 1) for line in first.splitlines())
+    assert (fields["id"], fields["event"]) == ("8", "log")
+    assert json.loads(fields["data"])["data"] == "two\n"
+
+
+async def test_a_follower_of_a_waiting_or_silent_job_hears_that_it_lives(
+    server_with_little: Server,
+) -> None:
+    server = server_with_little
+    blocking = await start(server, "import time; time.sleep(60)")
+    waiting = await start(server, "print('ran')")
+    async with (
+        client_of(server) as client,
+        client.stream("GET", f"/jobs/{waiting}/logs", params={"follow": 1}) as response,
+    ):
+        lines = response.aiter_lines()
+        assert json.loads(await anext(lines))["type"] == "keepalive"
+        await kill(server, blocking)
+        rest = [json.loads(line) async for line in lines]
+    assert output(rest) == b"ran\n"
+    assert rest[-1]["status"] == "completed"
+
+
+async def test_bad_questions_are_refused(server: Server) -> None:
+    answer = await post(server, "/commands/background", command="true")
+    path = f"/jobs/{answer['process_id']}/logs"
+    async with client_of(server) as client:
+        for query in (
+            {"stream": "stdin"},
+            {"offset": -1},
+            {"offset": "x"},
+            {"limit": 0},
+            {"offset": 1, "tail": 1},
+            {"offset": 2**63},
+        ):
+            await refused(await client.get(path, params=query), 400, "INVALID_REQUEST")
