@@ -37,10 +37,10 @@ $(INSTALLED): pyproject.toml scripts/setup.sh scripts/languages.sh kernels/javas
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/setup.sh
 	@touch $@
 
-$(DEVELOPING): $(INSTALLED)
+$(DEVELOPING): $(INSTALLED) scripts/test-packages.sh tests/clients/javascript/package-lock.json
 	@echo "Installing what the checks and tests need"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,rich-tests,clients]'
-	@sh scripts/test-packages.sh
+	@VENV="$(VENV)" sh scripts/test-packages.sh
 	@touch $@
 
 clean:

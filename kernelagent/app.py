@@ -20,6 +20,7 @@ from kernelagent.jobs.service import JobService
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.languages import Languages
 from kernelagent.middleware import RequestContext
+from kernelagent.observability.processes import router as processes_router
 from kernelagent.observability.routes import Clock
 from kernelagent.observability.routes import router as observability_router
 from kernelagent.responses import install_error_handlers
@@ -69,6 +70,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
         code_router,
         command_router,
         jobs_router,
+        processes_router,
         observability_router,
     ):
         app.include_router(router)

@@ -1,6 +1,11 @@
 #!/bin/sh
-# Installs the system's packages that some tests need, as root; says which tests are skipped else.
+# Installs what some tests need: a published client from npm, and, as root, packages of the system.
+# Says which tests are skipped without them.
 set -u
+
+PATH="$PATH:$PWD/${VENV:-.venv}/bin"
+npm ci --omit=dev --no-audit --no-fund --silent --prefix tests/clients/javascript ||
+    echo "Not installed: the JavaScript client; the tests that need it fail" >&2
 
 packages="r-cran-irkernel"
 missing=

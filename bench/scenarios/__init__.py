@@ -11,6 +11,7 @@ from bench.scenarios import (
     first_plot,
     floods,
     interrupts,
+    jobs,
     languages,
     leaks,
     memory,
@@ -41,6 +42,7 @@ SCENARIOS: dict[str, Scenario] = {
     "floods": Scenario("much output", floods.run),
     "leaks": Scenario("what a hundred sessions leave behind", leaks.run),
     "languages": Scenario("languages beside Python", languages.run),
+    "jobs": Scenario("jobs, one and 200 at once", jobs.run),
     "notebook": Scenario("a notebook of 20 cells", notebook.run),
     "soak": Scenario("what two thousand rough sessions leave behind", soak.run, on_demand=True),
 }

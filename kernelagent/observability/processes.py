@@ -1,0 +1,122 @@
+"""GET /processes: the machine's processes, with the jobs that they belong to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import psutil
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field
+
+from kernelagent.auth import COMMANDS, EXECUTE, METRICS, Principal, authorize, require
+from kernelagent.jobs.job import Job
+from kernelagent.jobs.rendering import moment, process
+from kernelagent.jobs.service import JobService
+from kernelagent.responses import utc_timestamp
+from kernelagent.routing import ERRORS, authorized_route
+
+_SCOPES = (EXECUTE, COMMANDS, METRICS)
+_LONGEST_COMMAND = 500
+_FACTS = [
+    "pid",
+    "ppid",
+    "name",
+    "cmdline",
+    "username",
+    "status",
+    "cpu_times",
+    "memory_info",
+    "create_time",
+]
+
+router = APIRouter(
+    tags=["observability"],
+    dependencies=[Depends(require(*_SCOPES))],
+    responses=ERRORS,
+    route_class=authorized_route(*_SCOPES),
+)
+
+
+class SystemProcess(BaseModel):
+    """A process of the machine, or a job that has ended and has none any more."""
+
+    process_id: str = Field(description="The job's id, or the number of the process")
+    execution_id: str | None = Field(None, description="Of a job")
+    pid: int
+    ppid: int
+    name: str
+    command: str
+    user: str
+    status: str = Field(description="The system's word, or that of a job that has ended")
+    cpu_percent: float = Field(description="Of one core, on average since its start")
+    memory_percent: float
+    memory_mb: float
+    start_time: str
+
+
+class SystemProcessList(BaseModel):
+    """Processes, by number, then ended jobs."""
+
+    processes: list[SystemProcess]
+    count: int
+    timestamp: str
+
+
+@router.get("/processes")
+async def list_system_processes(request: Request) -> SystemProcessList:
+    """The machine's processes; those of jobs carry the job's id, and ended jobs follow."""
+    service: JobService = request.app.state.jobs
+    principal: Principal = authorize(request, *_SCOPES)
+    jobs = [job for job in await service.list_all() if principal.allows(job.scope)]
+    found = await asyncio.to_thread(_system_processes)
+    running = {job.pid: job for job in jobs if job.pid and not job.status.ended}
+    items = [_item(facts, running.get(facts["pid"])) for facts in found]
+    items += [_ended(job) for job in jobs if job.status.ended]
+    return SystemProcessList(processes=items, count=len(items), timestamp=utc_timestamp())
+
+
+def _item(facts: dict[str, Any], job: Job | None) -> SystemProcess:
+    if job is None:
+        return SystemProcess(process_id=str(facts["pid"]), **facts)
+    facts = {**facts, "name": job.name}
+    return SystemProcess(process_id=job.id, execution_id=job.execution_id, **facts)
+
+
+def _ended(job: Job) -> SystemProcess:
+    facts = process(job)
+    names = SystemProcess.model_fields.keys() & facts.keys()
+    known = {name: facts[name] for name in names}
+    return SystemProcess(**known, ppid=0, user="", memory_mb=0.0)
+
+
+def _system_processes() -> list[dict[str, Any]]:
+    total = psutil.virtual_memory().total
+    now = time.time()
+    return [_facts(entry.info, total, now) for entry in psutil.process_iter(_FACTS)]
+
+
+def _facts(info: dict[str, Any], total: int, now: float) -> dict[str, Any]:
+    # What this user may not see of a process is None.
+    times, memory = info["cpu_times"], info["memory_info"]
+    used = times.user + times.system if times is not None else 0.0
+    resident = memory.rss if memory is not None else 0
+    began = info["create_time"] or now
+    command = " ".join(info["cmdline"] or ()) or f"[{info['name']}]"
+    return {
+        "pid": info["pid"],
+        "ppid": info["ppid"] or 0,
+        "name": info["name"] or "",
+        "command": _printable(command[:_LONGEST_COMMAND]),
+        "user": info["username"] or "",
+        "status": info["status"] or "",
+        "cpu_percent": round(100 * used / max(now - began, 0.01), 1),
+        "memory_percent": round(100 * resident / total, 2),
+        "memory_mb": round(resident / 2**20, 2),
+        "start_time": moment(began),
+    }
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
