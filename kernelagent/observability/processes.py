@@ -40,7 +40,7 @@ router = APIRouter(
 
 
 class SystemProcess(BaseModel):
-    """A process of the machine, or a job that has ended and has none any more."""
+    """A process of the machine, or a job that has none: it waits, or has ended."""
 
     process_id: str = Field(description="The job's id, or the number of the process")
     execution_id: str | None = Field(None, description="Of a job")
@@ -49,7 +49,7 @@ class SystemProcess(BaseModel):
     name: str
     command: str
     user: str
-    status: str = Field(description="The system's word, or that of a job that has ended")
+    status: str = Field(description="The system's word, or that of a job without a process")
     cpu_percent: float = Field(description="Of one core, on average since its start")
     memory_percent: float
     memory_mb: float
@@ -57,7 +57,7 @@ class SystemProcess(BaseModel):
 
 
 class SystemProcessList(BaseModel):
-    """Processes, by number, then ended jobs."""
+    """Processes by number, then jobs that have none."""
 
     processes: list[SystemProcess]
     count: int
@@ -66,14 +66,15 @@ class SystemProcessList(BaseModel):
 
 @router.get("/processes")
 async def list_system_processes(request: Request) -> SystemProcessList:
-    """The machine's processes; those of jobs carry the job's id, and ended jobs follow."""
+    """The machine's processes, those of jobs with the job's id; jobs that have none follow."""
     service: JobService = request.app.state.jobs
     principal: Principal = authorize(request, *_SCOPES)
     jobs = [job for job in await service.list_all() if principal.allows(job.scope)]
     found = await asyncio.to_thread(_system_processes)
     running = {job.pid: job for job in jobs if job.pid and not job.status.ended}
     items = [_item(facts, running.get(facts["pid"])) for facts in found]
-    items += [_ended(job) for job in jobs if job.status.ended]
+    shown = {item.process_id for item in items}
+    items += [_without_process(job) for job in jobs if job.id not in shown]
     return SystemProcessList(processes=items, count=len(items), timestamp=utc_timestamp())
 
 
@@ -84,7 +85,7 @@ def _item(facts: dict[str, Any], job: Job | None) -> SystemProcess:
     return SystemProcess(process_id=job.id, execution_id=job.execution_id, **facts)
 
 
-def _ended(job: Job) -> SystemProcess:
+def _without_process(job: Job) -> SystemProcess:
     facts = process(job)
     names = SystemProcess.model_fields.keys() & facts.keys()
     known = {name: facts[name] for name in names}
