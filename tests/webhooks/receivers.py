@@ -31,6 +31,7 @@ class Call:
     names: list[str]
     body: bytes
     at: float
+    reader: asyncio.StreamReader
 
 
 Reply = Callable[[Call, asyncio.StreamWriter], Awaitable[None]]
@@ -47,9 +48,9 @@ def answer(status: int, *headers: str, body: bytes = b"") -> Reply:
     return reply
 
 
-async def hang(_: Call, __: asyncio.StreamWriter) -> None:
-    """Never answer."""
-    await asyncio.sleep(3600)
+async def hang(call: Call, _: asyncio.StreamWriter) -> None:
+    """Never answer, until the other side has gone."""
+    await call.reader.read()
 
 
 class Receiver:
@@ -114,7 +115,8 @@ class Receiver:
         pairs = [line.split(": ", 1) for line in head[1:] if line]
         headers = {name.lower(): value for name, value in pairs}
         body = await reader.readexactly(int(headers["content-length"]))
-        call = Call(head[0], headers, [name.lower() for name, _ in pairs], body, time.monotonic())
+        names = [name.lower() for name, _ in pairs]
+        call = Call(head[0], headers, names, body, time.monotonic(), reader)
         self.calls.append(call)
         reply = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
         await reply(call, writer)
