@@ -137,6 +137,7 @@ def test_good_urls_are_taken(url: str) -> None:
         ("http://example.com/\x00", "spaces"),
         ("http://example.com/\x85", "spaces"),
         ("http://example.com/\ud800", "UTF-8"),
+        ("http://example.com/#\ud800", "UTF-8"),
         ("http://example.com/" + "x" * (2049 - 19), "2048"),
     ],
 )
@@ -318,6 +319,14 @@ async def test_a_name_with_any_private_address_is_refused_for_good(
     assert "hook.example" in delivery.last_error
     assert not [address for address in addresses if address in delivery.last_error]
     assert (len(names.asked), receiver.connections) == (1, 0)
+
+
+async def test_a_zone_of_a_look_up_is_not_overlooked(tmp_path: Path) -> None:
+    async with opened(
+        tmp_path, allow=("fe80::/10",), getaddrinfo=Names(["fe80::1%3"]), retry_time=0
+    ) as office:
+        delivery = await office.ended(await office.post("http://hook.example/"))
+    assert "not public" in delivery.last_error
 
 
 async def test_a_name_that_is_allowed_may_be_private(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from kernelagent.settings import load_settings
 from kernelagent.webhooks.backoff import Backoff
 from kernelagent.webhooks.outbox import Outbox
 from kernelagent.webhooks.webhook import Webhook
-from tests.webhooks.receivers import LOOPBACK, Office, Receiver, answer, hang, opened, until
+from tests.webhooks.receivers import LOOPBACK, Call, Office, Receiver, answer, hang, opened, until
 
 PRIVATE = ("sesame-secret", "header-value", "body-of-the-result")
 
@@ -426,6 +426,29 @@ async def test_closing_ends_what_is_under_way(tmp_path: Path) -> None:
         await until(lambda: dead.at_once == 0)
         assert asyncio.all_tasks() == before
         assert {row["state"] for row in rows(tmp_path)} == {"pending"}
+
+
+async def test_closing_writes_down_what_was_delivered(tmp_path: Path) -> None:
+    answered = asyncio.Event()
+
+    async def reply(call: Call, writer: asyncio.StreamWriter) -> None:
+        await blocking.wait()
+        await answer(200)(call, writer)
+        answered.set()
+
+    blocking = asyncio.Event()
+    async with opened(tmp_path) as office, Receiver(reply).listening() as receiver:
+        await office.post(receiver.url)
+        await until(lambda: len(receiver.calls) == 1)
+        # The answer has to wait for the database, and closing for the answer.
+        busy = asyncio.create_task(office.database.run(lambda _: time.sleep(0.5)))
+        await asyncio.sleep(0.05)
+        blocking.set()
+        await answered.wait()
+        await asyncio.sleep(0.1)
+        await office.outbox.close()
+        await busy
+    assert rows(tmp_path)[0]["state"] == "delivered"
 
 
 async def test_an_outbox_that_was_not_opened_can_be_closed(tmp_path: Path) -> None:
