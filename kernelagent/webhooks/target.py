@@ -83,9 +83,14 @@ class Target:
         )
 
 
-@lru_cache(1024)
 def read_origin(url: str) -> str:
     """The origin of a URL that was accepted; empty if it cannot be used (any more)."""
+    # All due webhooks are looked through for what may be sent: parsing each would be slow.
+    return _parse_origin("/".join(url.split("/", 3)[:3]))
+
+
+@lru_cache(1024)
+def _parse_origin(url: str) -> str:
     try:
         return Target.parse(url).origin
     except WebhookRefused:
