@@ -33,7 +33,7 @@ class Backoff:
 
 
 def read_retry_after(value: str, now: float) -> float | None:
-    """Seconds from `now` (Unix time) that a Retry-After header asks for; None if it says nothing."""
+    """Seconds from `now` (Unix time) for which Retry-After asks; None if it cannot be read."""
     value = value.strip()
     if value.isascii() and value.isdigit():
         return float(value[:12])

@@ -14,8 +14,8 @@ MOST_BYTES = 16 * 1024
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _OURS = frozenset(
-    ("host", "content-length", "transfer-encoding", "connection", "expect", "te", "trailer")
-    + ("upgrade", "keep-alive", "idempotency-key")
+    "host content-length transfer-encoding connection expect te trailer upgrade keep-alive "
+    "idempotency-key".split()
 )
 _OUR_PREFIXES = ("proxy-", "x-hopx-")
 

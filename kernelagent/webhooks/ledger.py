@@ -14,8 +14,6 @@ from kernelagent.webhooks.webhook import DELIVERED, FAILED, PENDING, WAITING, De
 
 # A pending webhook whose job was removed belongs to this and its own id.
 _REMOVED = "removed:"
-# SQLite takes some thousands of values in one statement.
-_BATCH = 500
 
 
 def insert(connection: sqlite3.Connection, webhook: Webhook, now: float) -> None:
@@ -164,27 +162,24 @@ def remove(connection: sqlite3.Connection, job_id: str) -> None:
 
 def read(connection: sqlite3.Connection, job_ids: Iterable[str]) -> dict[str, Delivery]:
     """The deliveries of those of the jobs that have one."""
-    wanted = list(job_ids)
-    deliveries = {}
-    for start in range(0, len(wanted), _BATCH):
-        batch = wanted[start : start + _BATCH]
-        rows = connection.execute(
-            "SELECT job_id, id, url, state, attempts, last_status, last_error, due_at, ended_at"
-            f" FROM webhooks WHERE job_id IN ({','.join('?' * len(batch))})",  # noqa: S608
-            batch,
+    rows = connection.execute(
+        "SELECT job_id, id, url, state, attempts, last_status, last_error, due_at, ended_at"
+        " FROM webhooks WHERE job_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(job_ids)),),
+    )
+    return {
+        row["job_id"]: Delivery(
+            url=_without_userinfo(row["url"]),
+            state=row["state"],
+            attempts=row["attempts"],
+            last_status=row["last_status"],
+            last_error=row["last_error"],
+            due_at=row["due_at"],
+            ended_at=row["ended_at"],
+            id=row["id"],
         )
-        for row in rows:
-            deliveries[row["job_id"]] = Delivery(
-                url=_without_userinfo(row["url"]),
-                state=row["state"],
-                attempts=row["attempts"],
-                last_status=row["last_status"],
-                last_error=row["last_error"],
-                due_at=row["due_at"],
-                ended_at=row["ended_at"],
-                id=row["id"],
-            )
-    return deliveries
+        for row in rows
+    }
 
 
 def _without_userinfo(url: str) -> str:

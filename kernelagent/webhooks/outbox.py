@@ -9,8 +9,9 @@ import socket
 import sqlite3
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
+from typing import Any, TypeVar
 
 import httpcore
 
@@ -26,6 +27,8 @@ from kernelagent.webhooks.target import Target, read_origin
 from kernelagent.webhooks.webhook import DELIVERED, FAILED, Delivery, Webhook
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _AT_ONCE = 16
 _AT_ONCE_PER_ORIGIN = 4
@@ -168,8 +171,10 @@ class Outbox:
         pause = self._backoff.choose(parcel.attempt, outcome.pause)
         while True:
             try:
-                state = await self._database.run(
-                    partial(self._settle, webhook_id=parcel.id, outcome=outcome, pause=pause)
+                state = await _complete(
+                    self._database.run(
+                        partial(self._settle, webhook_id=parcel.id, outcome=outcome, pause=pause)
+                    )
                 )
                 break
             except Exception:
@@ -184,10 +189,25 @@ class Outbox:
         return ledger.settle(connection, webhook_id, outcome, time.time(), pause)
 
 
+async def _complete(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is finished even if the caller is cancelled meanwhile."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        # What was delivered would otherwise be delivered again after a restart.
+        await asyncio.wait([task])
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("the state of a webhook could not be written", exc_info=task.exception())
+        raise
+
+
 def _report(parcel: Parcel, outcome: Outcome, state: str | None) -> None:
     """Neither the path nor the query: they may be secrets of the receiver."""
     origin = read_origin(parcel.url)
-    if state == DELIVERED:
+    if state is None:
+        log.info("webhook %s was given up during attempt %d", parcel.id, parcel.attempt)
+    elif state == DELIVERED:
         log.info("webhook %s was delivered to %s, attempt %d", parcel.id, origin, parcel.attempt)
     elif state == FAILED:
         log.warning(

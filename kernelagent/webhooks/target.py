@@ -40,13 +40,15 @@ class Target:
             raise WebhookRefused(
                 "callback_url has spaces or control characters: percent-encode them"
             )
+        if not _is_encodable(url):
+            raise WebhookRefused("callback_url cannot be written in UTF-8")
         parts = _URL.fullmatch(url)
         if parts is None:
             raise WebhookRefused("callback_url must begin with http:// or https://")
         scheme, authority, path, query = parts.groups(default="")
         host, port = _read_authority(authority)
         scheme = scheme.lower()
-        return cls(scheme, host, port or _PORTS[scheme], _encode((path or "/") + query))
+        return cls(scheme, host, port or _PORTS[scheme], quote((path or "/") + query, safe=_ASCII))
 
     @property
     def authority(self) -> str:
@@ -81,9 +83,14 @@ class Target:
         )
 
 
-@lru_cache(4096)
 def read_origin(url: str) -> str:
     """The origin of a URL that was accepted; empty if it cannot be used (any more)."""
+    # All due webhooks are looked through for what may be sent: parsing each would be slow.
+    return _parse_origin("/".join(url.split("/", 3)[:3]))
+
+
+@lru_cache(1024)
+def _parse_origin(url: str) -> str:
     try:
         return Target.parse(url).origin
     except WebhookRefused:
@@ -134,8 +141,9 @@ def is_hostname(name: str) -> bool:
     )
 
 
-def _encode(path: str) -> str:
+def _is_encodable(url: str) -> bool:
     try:
-        return quote(path, safe=_ASCII)
+        url.encode()
     except UnicodeEncodeError:
-        raise WebhookRefused("callback_url cannot be written in UTF-8") from None
+        return False
+    return True
