@@ -70,6 +70,12 @@ class JobArchive:
 
         return await self._database.run(insert)
 
+    async def find_by_key(self, idempotency_key: str) -> Job | None:
+        """The job that was started with this key."""
+        return await self._database.run(
+            lambda connection: records.find_by_key(connection, idempotency_key)
+        )
+
     async def record(self, job: Job) -> None:
         """Keep what is known of a job now."""
         await self._database.run(lambda connection: records.update(connection, job))

@@ -16,12 +16,9 @@ def insert(
     connection: sqlite3.Connection, job: Job, request: JobRequest, idempotency_key: str | None
 ) -> Job | None:
     """Keep a new job and give it its number; the one that has the key already instead."""
-    if idempotency_key is not None:
-        row = connection.execute(
-            "SELECT record FROM jobs WHERE idempotency_key = ?", (idempotency_key,)
-        ).fetchone()
-        if row is not None:
-            return _job(row)
+    earlier = None if idempotency_key is None else find_by_key(connection, idempotency_key)
+    if earlier is not None:
+        return earlier
     cursor = connection.execute(
         "INSERT INTO jobs (id, status, idempotency_key, request, record) VALUES (?, ?, ?, ?, '')",
         (job.id, job.status, idempotency_key, orjson.dumps(request.dump()).decode()),
@@ -29,6 +26,14 @@ def insert(
     job.number = cursor.lastrowid or 0
     update(connection, job)
     return None
+
+
+def find_by_key(connection: sqlite3.Connection, idempotency_key: str) -> Job | None:
+    """The job that was started with this key."""
+    row = connection.execute(
+        "SELECT record FROM jobs WHERE idempotency_key = ?", (idempotency_key,)
+    ).fetchone()
+    return None if row is None else _job(row)
 
 
 def update(connection: sqlite3.Connection, job: Job) -> None:

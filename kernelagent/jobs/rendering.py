@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,13 +21,18 @@ def moment(seconds: float | None) -> str:
     return "" if seconds is None else utc_timestamp(datetime.fromtimestamp(seconds, UTC))
 
 
+@functools.cache
+def total_memory() -> int:
+    """Bytes of memory that this machine has."""
+    return int(psutil.virtual_memory().total)
+
+
 def process(job: Job) -> dict[str, Any]:
     """An item of `GET /execute/processes`, in all spellings that published clients read."""
     started = moment(job.started_at or job.submitted_at)
     ended = moment(job.ended_at)
     seconds = round(job.seconds, 6)
     usage = job.usage
-    total = psutil.virtual_memory().total
     return {
         "process_id": job.id,
         "execution_id": job.execution_id,
@@ -44,7 +50,7 @@ def process(job: Job) -> dict[str, Any]:
         "stdout": job.stdout,
         "stderr": job.stderr,
         "cpu_percent": usage.cpu_percent,
-        "memory_percent": round(100 * usage.memory_bytes / total, 2),
+        "memory_percent": round(100 * usage.memory_bytes / total_memory(), 2),
     }
 
 

@@ -133,10 +133,14 @@ class JobService:
         JobLimit, IdempotencyConflict, and what shows before the start: LanguageNotAvailable,
         DirectoryNotFound.
         """
-        await self._check(request)
         job = new_job(request, prefix, name=name, digest=_digest(request, name))
-        hook = webhook(job.id) if webhook is not None else None
-        earlier = await self.archive.insert(job, request, hook, idempotency_key)
+        earlier = None
+        if idempotency_key is not None:
+            earlier = await self.archive.find_by_key(idempotency_key)
+        if earlier is None:
+            await self._check(request)
+            hook = webhook(job.id) if webhook is not None else None
+            earlier = await self.archive.insert(job, request, hook, idempotency_key)
         if earlier is None:
             self._enqueue(LiveJob(job, request, self.archive.new_log(job)))
             return job

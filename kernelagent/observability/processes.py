@@ -9,12 +9,13 @@ from typing import Any
 import psutil
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
+from starlette.responses import Response
 
 from kernelagent.auth import COMMANDS, EXECUTE, METRICS, Principal, authorize, require
 from kernelagent.jobs.job import Job
-from kernelagent.jobs.rendering import moment, process
+from kernelagent.jobs.rendering import moment, process, total_memory
 from kernelagent.jobs.service import JobService
-from kernelagent.responses import utc_timestamp
+from kernelagent.responses import json_response, utc_timestamp
 from kernelagent.routing import ERRORS, authorized_route
 
 _SCOPES = (EXECUTE, COMMANDS, METRICS)
@@ -43,7 +44,7 @@ class SystemProcess(BaseModel):
     """A process of the machine, or a job that has none: it waits, or has ended."""
 
     process_id: str = Field(description="The job's id, or the number of the process")
-    execution_id: str | None = Field(None, description="Of a job")
+    execution_id: str | None = Field(None, description="Only of a job")
     pid: int
     ppid: int
     name: str
@@ -64,41 +65,42 @@ class SystemProcessList(BaseModel):
     timestamp: str
 
 
-@router.get("/processes")
-async def list_system_processes(request: Request) -> SystemProcessList:
+@router.get("/processes", response_model=SystemProcessList)
+async def list_system_processes(request: Request) -> Response:
     """The machine's processes, those of jobs with the job's id; jobs that have none follow."""
     service: JobService = request.app.state.jobs
     principal: Principal = authorize(request, *_SCOPES)
     jobs = [job for job in await service.list_all() if principal.allows(job.scope)]
-    found = await asyncio.to_thread(_system_processes)
+    return await asyncio.to_thread(_answer, jobs)
+
+
+def _answer(jobs: list[Job]) -> Response:
     running = {job.pid: job for job in jobs if job.pid and not job.status.ended}
-    items = [_item(facts, running.get(facts["pid"])) for facts in found]
-    shown = {item.process_id for item in items}
+    items = [_item(facts, running.get(facts["pid"])) for facts in _system_processes()]
+    shown = {item["process_id"] for item in items}
     items += [_without_process(job) for job in jobs if job.id not in shown]
-    return SystemProcessList(processes=items, count=len(items), timestamp=utc_timestamp())
+    return json_response({"processes": items, "count": len(items), "timestamp": utc_timestamp()})
 
 
-def _item(facts: dict[str, Any], job: Job | None) -> SystemProcess:
+def _item(facts: dict[str, Any], job: Job | None) -> dict[str, Any]:
     if job is None:
-        return SystemProcess(process_id=str(facts["pid"]), **facts)
-    facts = {**facts, "name": job.name}
-    return SystemProcess(process_id=job.id, execution_id=job.execution_id, **facts)
+        return {**facts, "process_id": str(facts["pid"])}
+    mine = {"process_id": job.id, "execution_id": job.execution_id, "name": job.name}
+    return {**facts, **mine}
 
 
-def _without_process(job: Job) -> SystemProcess:
+def _without_process(job: Job) -> dict[str, Any]:
     facts = process(job)
-    names = SystemProcess.model_fields.keys() & facts.keys()
-    known = {name: facts[name] for name in names}
-    return SystemProcess(**known, ppid=0, user="", memory_mb=0.0)
+    known = {name: facts[name] for name in SystemProcess.model_fields.keys() & facts.keys()}
+    return {**known, "ppid": 0, "user": "", "memory_mb": 0.0}
 
 
 def _system_processes() -> list[dict[str, Any]]:
-    total = psutil.virtual_memory().total
     now = time.time()
-    return [_facts(entry.info, total, now) for entry in psutil.process_iter(_FACTS)]
+    return [_facts(entry.info, now) for entry in psutil.process_iter(_FACTS)]
 
 
-def _facts(info: dict[str, Any], total: int, now: float) -> dict[str, Any]:
+def _facts(info: dict[str, Any], now: float) -> dict[str, Any]:
     # What this user may not see of a process is None.
     times, memory = info["cpu_times"], info["memory_info"]
     used = times.user + times.system if times is not None else 0.0
@@ -113,7 +115,7 @@ def _facts(info: dict[str, Any], total: int, now: float) -> dict[str, Any]:
         "user": info["username"] or "",
         "status": info["status"] or "",
         "cpu_percent": round(100 * used / max(now - began, 0.01), 1),
-        "memory_percent": round(100 * resident / total, 2),
+        "memory_percent": round(100 * resident / total_memory(), 2),
         "memory_mb": round(resident / 2**20, 2),
         "start_time": moment(began),
     }
