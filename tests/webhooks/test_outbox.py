@@ -448,8 +448,8 @@ async def test_closing_writes_down_what_was_delivered(tmp_path: Path) -> None:
         await answered.wait()
         await asyncio.sleep(0.1)
         await office.outbox.close()
+        assert rows(tmp_path)[0]["state"] == "delivered"
         await busy
-    assert rows(tmp_path)[0]["state"] == "delivered"
 
 
 async def test_an_outbox_that_was_not_opened_can_be_closed(tmp_path: Path) -> None:
