@@ -228,7 +228,7 @@ async def test_a_receiver_that_hangs_is_left_and_tried_again(tmp_path: Path) -> 
         await until(lambda: len(receiver.calls) == 1)
         first = time.monotonic()
         await until(lambda: len(receiver.calls) == 2)
-        assert 0.2 < time.monotonic() - first < 2
+        assert 0.2 < time.monotonic() - first < 4
         delivery = await office.ended(webhook)
     assert (delivery.state, delivery.attempts) == ("delivered", 2)
 
@@ -246,16 +246,16 @@ async def test_a_timeout_is_for_the_whole_attempt(tmp_path: Path) -> None:
             await asyncio.sleep(0.05)
 
     async with (
-        opened(tmp_path, timeout=0.5, retry_time=0) as office,
+        opened(tmp_path, timeout=1, retry_time=0) as office,
         Receiver(drip).listening() as receiver,
     ):
         begun = time.monotonic()
         delivery = await office.ended(await office.post(receiver.url))
-        assert 0.45 < time.monotonic() - begun < 2
+        assert 0.95 < time.monotonic() - begun < 5
         await until(lambda: receiver.at_once == 0)
-    assert dripped >= 5
+    assert dripped >= 3
     assert (delivery.state, delivery.last_status) == ("failed", None)
-    assert delivery.last_error == "no answer within 0.5 seconds"
+    assert delivery.last_error == "no answer within 1 seconds"
 
 
 async def test_a_body_without_an_end_is_not_read(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ async def test_a_body_without_an_end_is_not_read(tmp_path: Path) -> None:
     async with opened(tmp_path) as office, Receiver(pour).listening() as receiver:
         begun = time.monotonic()
         delivery = await office.ended(await office.post(receiver.url))
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 4
         await until(lambda: receiver.at_once == 0)
     assert (delivery.state, delivery.last_status) == ("delivered", 200)
     # What it could write went into the buffers of both sides' systems.

@@ -72,6 +72,7 @@ def check(url: str, headers: Mapping[str, str] | None = None, allow: str = "") -
         "http://example.com",
         "https://example.com/",
         "HTTPS://EXAMPLE.com:8443/a?b=c#d",
+        "HTTP://EXAMPLE.com",
         "http://example.com:",
         "http://example.com.",
         "http://xn--bcher-kva.example/ü?ü",
