@@ -86,6 +86,10 @@ class Database:
         """
         return await self._call(partial(self._transact, work))
 
+    async def tidy(self) -> None:
+        """Write what has gathered to the file itself, so that nothing erased stays on the disk."""
+        await self._call(self._tidy)
+
     async def _call(self, work: Callable[[], T]) -> T:
         if self._thread is None:
             raise RuntimeError("the database is not open")
@@ -103,6 +107,10 @@ class Database:
             raise
         connection.execute("COMMIT")
         return result
+
+    def _tidy(self) -> None:
+        if self._connection is not None:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _open(self) -> None:
         try:

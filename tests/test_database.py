@@ -96,3 +96,26 @@ def test_what_is_no_database_is_told(tmp_path: Path) -> None:
                 pass
 
     asyncio.run(go())
+
+
+def test_what_was_erased_leaves_the_disk(tmp_path: Path) -> None:
+    secret = "a-secret-that-is-used-once"
+
+    def keep(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO facts VALUES ('secret', ?)", (secret,))
+
+    def erase(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM facts")
+
+    def on_disk() -> bool:
+        return any(secret.encode() in path.read_bytes() for path in tmp_path.iterdir())
+
+    async def go() -> None:
+        async with opened(tmp_path) as database:
+            await database.run(keep)
+            assert on_disk()
+            await database.run(erase)
+            await database.tidy()
+            assert not on_disk()
+
+    asyncio.run(go())

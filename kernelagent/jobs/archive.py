@@ -124,6 +124,10 @@ class JobArchive:
         for job in jobs:
             await asyncio.to_thread(shutil.rmtree, self._folder / job.id, ignore_errors=True)
 
+    async def tidy(self) -> None:
+        """Leave nothing on the disk of what was erased: callers' secrets among it."""
+        await self._database.tidy()
+
     async def prune(self) -> None:
         """Forget the oldest ended jobs beyond what is kept."""
         jobs = await self.ended()

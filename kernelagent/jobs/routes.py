@@ -233,8 +233,9 @@ async def list_jobs(
     ]
     shown = jobs[:limit]
     deliveries = await service.archive.deliveries([job.id for job in shown])
-    items = [JobInfo(**detail(job, service.position(job), deliveries.get(job.id))) for job in shown]
-    return JobList(jobs=items, count=len(items), total=len(jobs))
+    items = [detail(job, service.position(job), deliveries.get(job.id)) for job in shown]
+    answer = {"jobs": items, "count": len(items), "total": len(jobs)}
+    return await asyncio.to_thread(json_response, answer)
 
 
 @router.get("/jobs/{job_id}")

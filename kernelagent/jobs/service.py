@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 # How often what running jobs use is looked at, and old ones are removed; seconds.
 _SWEEP_INTERVAL = 2.0
+_TIDY_INTERVAL = 60.0
 _SHUTDOWN = "the server was shut down while it ran"
 _CRASH = "the server ended while it ran"
 
@@ -309,8 +310,12 @@ class JobService:
         await self.archive.record_end(job)
 
     async def _sweep(self) -> None:
+        tidied = time.monotonic()
         while True:
             try:
+                if time.monotonic() - tidied > _TIDY_INTERVAL:
+                    tidied = time.monotonic()
+                    await self.archive.tidy()
                 await self._sample()
                 if self._prune_due:
                     self._prune_due = False

@@ -84,4 +84,4 @@ async def test_processes_show_the_machine_and_the_jobs(server: Server) -> None:
     assert by_id[done]["status"] == "failed"
     server_process = by_id[str(server.process.pid)]
     assert "kernelagent" in server_process["command"]
-    assert server_process["execution_id"] is None
+    assert "execution_id" not in server_process
