@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from kernelagent import __version__
 from kernelagent.auth import Authenticator
 from kernelagent.database import Database
+from kernelagent.env.routes import router as env_router
+from kernelagent.env.service import EnvironmentService
 from kernelagent.execution.routes import router as execution_router
 from kernelagent.execution.routes import shortcuts
 from kernelagent.execution.service import ExecutionService
@@ -36,12 +38,13 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     engine = Engine(settings, languages)
     database = Database(settings.state_dir)
     outbox = Outbox(database, settings)
+    env = EnvironmentService(engine.environment, database)
     jobs = JobService(engine, JobArchive(database, outbox, settings))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            for service in (database, engine, outbox, jobs):
+            for service in (database, env, engine, outbox, jobs):
                 # First: what has opened half way is closed too.
                 stack.push_async_callback(service.close)
                 await service.open()
@@ -61,6 +64,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     app.state.authenticator = Authenticator.from_settings(settings)
     app.state.engine = engine
     app.state.execution = ExecutionService(engine)
+    app.state.env = env
     app.state.jobs = jobs
     app.state.clock = Clock()
     # Looked through in this order at every request: the most used first.
@@ -70,6 +74,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
         code_router,
         command_router,
         jobs_router,
+        env_router,
         processes_router,
         observability_router,
     ):

@@ -19,10 +19,10 @@ from packaging.requirements import Requirement
 
 from kernelagent.auth import SECRET_FILE
 from kernelagent.cli.server import listen
+from kernelagent.environment import Environment
 from kernelagent.errors import ApiError, KernelagentError
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.execution import RunRequest
-from kernelagent.jupyter.kernel import kernel_environment
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.memory import default_limit
 from kernelagent.jupyter.outputs import Budget
@@ -238,7 +238,7 @@ def _libraries(settings: Settings, languages: Languages) -> Iterator[Check]:
     try:
         probe = subprocess.run(
             [executable, "-c", _PROBE, *names],
-            env=kernel_environment({}, settings.kernel_env),
+            env=Environment(settings.kernel_env).of_process(),
             capture_output=True,
             text=True,
             timeout=_PROBE_TIMEOUT,

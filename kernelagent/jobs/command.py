@@ -54,7 +54,7 @@ class CommandWork:
             try:
                 child = ChildProcess.start(
                     _vector(self._request),
-                    env={**self._env, **self._request.env},
+                    env=self._env,
                     cwd=self._cwd,
                     marker=self._marker,
                     stdout=stdout.writer,

@@ -20,7 +20,6 @@ from kernelagent.jobs.command import CommandWork
 from kernelagent.jobs.job import Job, JobEnding, JobKind, JobRequest, JobStatus, new_job
 from kernelagent.jobs.log import JobLog
 from kernelagent.jupyter.engine import Engine
-from kernelagent.jupyter.kernel import kernel_environment
 from kernelagent.jupyter.run import Outcome
 from kernelagent.process import SERVER, kill_marked, tree_usage
 from kernelagent.webhooks.webhook import Webhook
@@ -270,7 +269,7 @@ class JobService:
         return CommandWork(
             request,
             live.log,
-            env=kernel_environment({SERVER: engine.server_id}, engine.settings.kernel_env),
+            env=engine.environment.of_process(request.env),
             cwd=await engine.directory(request.workdir) or engine.workspace,
             marker=live.job.id,
             grace=engine.settings.interrupt_grace,

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kernelagent.environment import Environment
 from kernelagent.errors import (
     BranchRefused,
     ConfigurationError,
@@ -27,12 +28,12 @@ from kernelagent.jupyter.checkpoint import Checkpoint, Checkpoints
 from kernelagent.jupyter.forking import ForkSource
 from kernelagent.jupyter.kernel import Kernel
 from kernelagent.jupyter.languages import Language, Languages
-from kernelagent.jupyter.launcher import Launcher
+from kernelagent.jupyter.launcher import Launcher, Parked
 from kernelagent.jupyter.lease import SessionFacts
 from kernelagent.jupyter.pool import Pool
 from kernelagent.jupyter.provisioner import ForkProvisioner
 from kernelagent.jupyter.session import Session, SessionPolicy
-from kernelagent.process import raise_descriptor_limit
+from kernelagent.process import SERVER, raise_descriptor_limit
 from kernelagent.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ class Engine:
         )
         self._sessions: dict[str, Session] = {}
         self._pools: dict[str, Pool] = {}
-        self._launcher = Launcher(settings, self.server_id)
+        self.environment = Environment(settings.kernel_env, {SERVER: self.server_id})
+        self._launcher = Launcher(settings, self.environment)
         self.checkpoints = Checkpoints(
             limit=settings.max_checkpoints,
             memory=settings.checkpoint_memory or self._launcher.memory_limit // 3,
@@ -251,8 +253,9 @@ class Engine:
         try:
             async with session.turn(wait) as kernel:
                 source = _source(kernel)
+                env = kernel.sandbox_env
                 await branch.begin(
-                    lambda: self._launcher.copy(facts.language, source, force=force),
+                    lambda: self._copy(facts.language, source, env, force=force),
                     session.execution_count,
                 )
         except BaseException:
@@ -265,13 +268,14 @@ class Engine:
     ) -> Checkpoint:
         """Keep the state that `session` has in its turn; raises BranchRefused, CheckpointLimit."""
         async with session.turn(wait) as kernel:
-            source = _source(kernel)
-            return await self.checkpoints.make(
-                session.id,
-                name,
-                session.execution_count,
-                lambda: self._launcher.park(source, force=force),
-            )
+            source, env = _source(kernel), kernel.sandbox_env
+
+            async def park() -> Parked:
+                parked = await self._launcher.park(source, force=force)
+                parked.sandbox_env = env
+                return parked
+
+            return await self.checkpoints.make(session.id, name, session.execution_count, park)
 
     async def restore_session(self, session: Session, checkpoint_id: str) -> None:
         """Take `session` back to a checkpoint of its; what runs or waits is cancelled.
@@ -279,9 +283,9 @@ class Engine:
         The checkpoint stays. Raises CheckpointNotFound.
         """
         checkpoint = self.checkpoints.find(session.id, checkpoint_id)
-        source = checkpoint.parked.source
+        source, env = checkpoint.parked.source, checkpoint.parked.sandbox_env
         await session.restore(
-            lambda: self._launcher.copy(session.facts.language, source), checkpoint.execution_count
+            lambda: self._copy(session.facts.language, source, env), checkpoint.execution_count
         )
 
     async def close_session(self, session_id: str) -> None:
@@ -317,6 +321,18 @@ class Engine:
             )
         return path
 
+    async def _copy(
+        self,
+        language: Language,
+        source: ForkSource,
+        sandbox_env: Mapping[str, str],
+        *,
+        force: bool = False,
+    ) -> Kernel:
+        kernel = await self._launcher.copy(language, source, force=force)
+        kernel.sandbox_env = sandbox_env
+        return kernel
+
     def _new_id(self, wished: str | None) -> str:
         """An id for a new session; raises InvalidRequest, SessionExists."""
         if wished is None:
@@ -340,7 +356,7 @@ class Engine:
                 details={"limit": limit},
             )
         facts.language.kernelspec  # noqa: B018 - raises LanguageNotAvailable
-        session = Session(facts, self._pool(facts.language), self._policy)
+        session = Session(facts, self._pool(facts.language), self._policy, self.environment)
         self._sessions[session.id] = session
         return session
 

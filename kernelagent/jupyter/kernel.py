@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,18 +24,6 @@ from kernelagent.jupyter.provisioner import PlainProvisioner
 from kernelagent.process import ExitStatus
 
 log = logging.getLogger(__name__)
-
-# What a kernel may know of the service's environment; secrets have other names.
-_INHERITED = frozenset(
-    """
-    PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR TERM LD_LIBRARY_PATH
-    VIRTUAL_ENV CONDA_PREFIX IPYTHONDIR MPLCONFIGDIR OMP_NUM_THREADS
-    XDG_RUNTIME_DIR XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME
-    HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY http_proxy https_proxy no_proxy all_proxy
-    SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE
-    CUDA_VISIBLE_DEVICES CUDA_HOME NVIDIA_VISIBLE_DEVICES
-    """.split()
-)
 
 # A kernel that is asked to leave runs its exit functions; it may not take longer.
 _SHUTDOWN_GRACE = 1.0
@@ -61,17 +48,6 @@ class Death:
         return f"the kernel died with {cause}"
 
 
-def kernel_environment(extra: Mapping[str, str], inherited: tuple[str, ...] = ()) -> dict[str, str]:
-    """The environment a kernel starts with: a white list of ours, then `extra`."""
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if (name in _INHERITED or name in inherited or name.startswith("LC_"))
-        and not name.startswith("KERNELAGENT_")
-    }
-    return {**env, **extra}
-
-
 class Kernel:
     """A running kernel; `start` makes one, `stop` must be awaited in any case."""
 
@@ -92,6 +68,8 @@ class Kernel:
         self.on_late: Callable[[Message], None] | None = None
         self.started_at = time.time()
         self.used = False
+        # What it has of the sandbox's part of the environment.
+        self.sandbox_env: Mapping[str, str] = {}
         self._stopping: asyncio.Task[None] | None = None
 
     @classmethod
@@ -179,14 +157,16 @@ class Kernel:
         """End the process at once; `stop` is still owed."""
         self.provisioner.signal(signal.SIGKILL)
 
-    async def configure(self, env: Mapping[str, str], cwd: Path | None) -> None:
+    async def configure(
+        self, env: Mapping[str, str], cwd: Path | None, unset: Sequence[str] = ()
+    ) -> None:
         """Set the session's environment and directory for good; raises DirectoryNotFound.
 
         Only for kernels with a side channel: others are started with them.
         """
-        if not env and cwd is None:
+        if not env and not unset and cwd is None:
             return
-        content: dict[str, Any] = {"op": "configure", "env": dict(env)}
+        content: dict[str, Any] = {"op": "configure", "env": dict(env), "unset": list(unset)}
         if cwd is not None:
             content["cwd"] = str(cwd)
         async with asyncio.timeout(_CONFIGURE_TIMEOUT):

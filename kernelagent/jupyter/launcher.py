@@ -15,15 +15,15 @@ from typing import Any
 
 import zmq
 
+from kernelagent.environment import Environment
 from kernelagent.errors import BranchRefused, ConfigurationError, KernelStartFailed, ServiceClosing
 from kernelagent.jupyter.cgroup import MemoryGroups
 from kernelagent.jupyter.forking import ChannelLost, ForkedProcess, ForkRefused, ForkSource
 from kernelagent.jupyter.forkserver import ForkServer, ForkServerSpec, Generation
-from kernelagent.jupyter.kernel import Kernel, kernel_environment
+from kernelagent.jupyter.kernel import Kernel
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.memory import KernelMemory, default_limit
 from kernelagent.jupyter.provisioner import ForkProvisioner, PlainProvisioner
-from kernelagent.process import SERVER
 from kernelagent.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -38,9 +38,9 @@ class Launcher:
     servers, the folder of their memory groups. `open` first, `close` in any case.
     """
 
-    def __init__(self, settings: Settings, server_id: str) -> None:
+    def __init__(self, settings: Settings, environment: Environment) -> None:
         self._settings = settings
-        self._mark = {SERVER: server_id}
+        self._environment = environment
         # By language; languages whose kernels one process can fork share it.
         self._fork_servers: dict[str, ForkServer] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -167,7 +167,7 @@ class Launcher:
     ) -> Kernel:
         if self._context is None or self._runtime_dir is None:
             raise ServiceClosing("the service has not started")
-        env = kernel_environment({**(env or {}), **self._mark}, self._settings.kernel_env)
+        env = self._environment.of_kernel(env)
         if language.has_lean_kernel and not self._settings.lean_kernel:
             env["KERNELAGENT_STOCK_KERNEL"] = "1"
         kernel_id = uuid.uuid4().hex[:16]
@@ -197,7 +197,7 @@ class Launcher:
         settings = self._settings
         spec = ForkServerSpec(
             language,
-            kernel_environment(self._mark, settings.kernel_env),
+            self._environment.of_kernel(),
             settings.workspace,
             settings.preload
             if settings.preload is not None and language.preload
@@ -222,6 +222,8 @@ class Parked:
     def __init__(self, process: ForkedProcess, memory: KernelMemory) -> None:
         self.process = process
         self._memory = memory
+        # What the kernel it was made from had of the sandbox's part of the environment.
+        self.sandbox_env: Mapping[str, str] = {}
 
     @property
     def source(self) -> ForkSource:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kernelagent.environment import Environment
 from kernelagent.errors import SessionBusy, SessionClosed
 from kernelagent.jupyter.kernel import Kernel
 from kernelagent.jupyter.languages import Language
@@ -40,10 +41,13 @@ class Lease:
     Between two runs it gathers what threads print and what the next answer should tell.
     """
 
-    def __init__(self, facts: SessionFacts, pool: Pool, workspace: Path) -> None:
+    def __init__(
+        self, facts: SessionFacts, pool: Pool, workspace: Path, environment: Environment
+    ) -> None:
         self._facts = facts
         self._pool = pool
         self._workspace = workspace
+        self._environment = environment
         self._lock = asyncio.Lock()
         self._closed = False
         self._notes: list[str] = []
@@ -77,6 +81,21 @@ class Lease:
             kernel = await self._configured()
             self._hold(kernel)
             return kernel
+
+    def is_current(self, kernel: Kernel) -> bool:
+        """Whether a kernel has the sandbox's variables as they are now."""
+        return (
+            kernel.sandbox_env is self._environment.variables
+            or not self._facts.language.has_side_channel
+        )
+
+    async def current(self) -> Kernel:
+        """As `ready`, with the sandbox's variables as they are now; nothing may run on it."""
+        kernel = await self.ready()
+        if not self.is_current(kernel):
+            async with self._lock:
+                await self._update(kernel)
+        return kernel
 
     async def replace(self, kernel: Kernel) -> None:
         """Have `kernel` from now on; the one it had is ended. Raises SessionClosed."""
@@ -122,17 +141,30 @@ class Lease:
 
     async def _configured(self) -> Kernel:
         facts = self._facts
-        if not facts.language.has_side_channel and (facts.env or facts.cwd is not None):
-            return await self._pool.start(facts.env, facts.cwd)
+        if not facts.language.has_side_channel:
+            env = {**self._environment.variables, **facts.env}
+            if env or facts.cwd is not None:
+                return await self._pool.start(env, facts.cwd)
+            return await self._pool.lease()
         kernel = await self._pool.lease()
         try:
-            await kernel.configure(facts.env, facts.cwd)
-        except BaseException as error:
+            await self._update(kernel, facts.env, facts.cwd)
+        except BaseException:
             await self._pool.release(kernel, polite=False)
-            if isinstance(error, TimeoutError):
-                raise SessionBusy("the kernel did not take its environment in time") from None
             raise
         return kernel
+
+    async def _update(
+        self, kernel: Kernel, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
+        """Give the kernel the sandbox's variables of now, and `env` and `cwd`."""
+        variables = self._environment.variables
+        changed, unset = self._environment.changes(kernel.sandbox_env, self._facts.env)
+        try:
+            await kernel.configure({**changed, **(env or {})}, cwd, unset)
+        except TimeoutError:
+            raise SessionBusy("the kernel did not take its environment in time") from None
+        kernel.sandbox_env = variables
 
     def _hold(self, kernel: Kernel) -> None:
         self.kernel = kernel

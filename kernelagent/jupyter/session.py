@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from kernelagent.environment import Environment
 from kernelagent.errors import (
     ApiError,
     NoInputAwaited,
@@ -67,11 +68,13 @@ class Session:
     `open` first; `close` in any case. One task, owned here, works the queue off.
     """
 
-    def __init__(self, facts: SessionFacts, pool: Pool, policy: SessionPolicy) -> None:
+    def __init__(
+        self, facts: SessionFacts, pool: Pool, policy: SessionPolicy, environment: Environment
+    ) -> None:
         self.facts = facts
         self._pool = pool
         self._policy = policy
-        self._lease = Lease(facts, pool, policy.workspace)
+        self._lease = Lease(facts, pool, policy.workspace, environment)
         self._queue: deque[Execution | Turn] = deque()
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -160,7 +163,7 @@ class Session:
                     f"the turn in session {self.id} did not come within {wait:g} s: it runs code",
                     details={"timeout": wait},
                 ) from None
-            yield await self._lease.ready()
+            yield await self._lease.current()
         finally:
             if turn in self._queue:
                 self._queue.remove(turn)
@@ -446,13 +449,13 @@ class Session:
     async def _kernel_in_time(self, execution: Execution) -> Kernel:
         """The kernel for a run whose turn it is; raises QueueTimeout if none starts in time."""
         kernel = self._lease.kernel
-        if kernel is not None and kernel.alive:
+        if kernel is not None and kernel.alive and self._lease.is_current(kernel):
             return kernel
         limit = execution.request.request_timeout
         waited = time.monotonic() - execution.submitted
         try:
             async with asyncio.timeout(max(limit - waited, 0)):
-                return await self._lease.ready()
+                return await self._lease.current()
         except TimeoutError:
             raise QueueTimeout(
                 f"session {self.id} had no kernel within {limit:g} s; the code was not run",

@@ -1149,7 +1149,7 @@ async def launcher(request: pytest.FixtureRequest, settings: Settings) -> AsyncI
     """A launcher whose fork server is ready."""
     settings = settings.model_copy(update=KINDS[request.param])
     settings.workspace.mkdir()
-    made = Launcher(settings, "a-server")
+    made = Launcher(settings, Environment())
     try:
         await made.open(Languages.load())
         await (await made.start(Languages.load().find("python"))).stop()

@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kernelagent.environment import Environment
 from kernelagent.errors import KernelStartFailed
 from kernelagent.jupyter.engine import Engine
-from kernelagent.jupyter.kernel import kernel_environment
 from kernelagent.jupyter.run import Outcome
 from tests.jupyter.conftest import EngineFactory, run, text_of
 
@@ -90,7 +90,7 @@ def test_no_variable_of_the_service_reaches_a_kernel(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("WANTED", "yes")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
-    env = kernel_environment({}, ("WANTED", "KERNELAGENT_JWT_SECRET"))
+    env = Environment(("WANTED", "KERNELAGENT_JWT_SECRET")).of_kernel()
     assert env["WANTED"] == "yes"
     assert env["LC_ALL"] == "C.UTF-8"
     assert "secret" not in env.values()

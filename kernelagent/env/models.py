@@ -1,0 +1,27 @@
+"""Shapes of the wire for the sandbox's variables."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from kernelagent.execution.models import Text, check_environment
+
+
+class EnvRequest(BaseModel):
+    """Variables to be set. Unknown fields are accepted."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    env_vars: dict[Text, Text] = Field(description="Name and value")
+
+    _check_env = field_validator("env_vars")(check_environment)
+
+
+class EnvResponse(BaseModel):
+    """All variables of the sandbox, after the change if there was one."""
+
+    env_vars: dict[str, str]
+    count: int
+    timestamp: str
+    success: bool = True
+    message: str = ""

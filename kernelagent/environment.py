@@ -1,0 +1,73 @@
+"""The environment of everything that runs: the service's own, then the sandbox's, then a caller's.
+
+The service's part is a white list of its own variables, fixed at start. The sandbox's part is set
+by /env and holds for what begins afterwards, and for the next run of each kernel.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+
+# What may be known of the service's environment; secrets have other names.
+_INHERITED = frozenset(
+    """
+    PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR TERM LD_LIBRARY_PATH
+    VIRTUAL_ENV CONDA_PREFIX IPYTHONDIR MPLCONFIGDIR OMP_NUM_THREADS
+    XDG_RUNTIME_DIR XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME
+    HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY http_proxy https_proxy no_proxy all_proxy
+    SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE
+    CUDA_VISIBLE_DEVICES CUDA_HOME NVIDIA_VISIBLE_DEVICES
+    """.split()
+)
+
+# The service's own: they tell processes apart, and nothing may set them.
+RESERVED = "KERNELAGENT_"
+
+
+class Environment:
+    """The variables that processes get; `marks` are those by which the service knows its own."""
+
+    def __init__(self, inherited: tuple[str, ...] = (), marks: Mapping[str, str] | None = None):
+        self._base = {
+            name: value
+            for name, value in os.environ.items()
+            if (name in _INHERITED or name in inherited or name.startswith("LC_"))
+            and not name.startswith(RESERVED)
+        }
+        self._marks = dict(marks or {})
+        self.variables: Mapping[str, str] = MappingProxyType({})
+
+    def set(self, variables: Mapping[str, str]) -> None:
+        """Have these as the sandbox's part from now on.
+
+        Each time a new object: whoever has the same one is up to date.
+        """
+        self.variables = MappingProxyType(dict(variables))
+
+    def of_process(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """What a process gets that begins now, with `extra` before all else but the marks."""
+        return {**self._base, **self.variables, **(extra or {}), **self._marks}
+
+    def of_kernel(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """What a kernel starts with that learns of the sandbox's part later."""
+        return {**self._base, **(extra or {}), **self._marks}
+
+    def changes(
+        self, had: Mapping[str, str], kept: Mapping[str, str]
+    ) -> tuple[dict[str, str], list[str]]:
+        """What to set and what to unset in a process that has `had` of the sandbox's part.
+
+        `kept` are variables of its own, which stay as they are.
+        """
+        now = self.variables
+        changed = {
+            name: value
+            for name, value in now.items()
+            if name not in kept and had.get(name) != value
+        }
+        gone = [name for name in had if name not in now and name not in kept]
+        # What it had covered comes to light again.
+        changed |= {name: self._base[name] for name in gone if name in self._base}
+        return changed, [name for name in gone if name not in self._base]
