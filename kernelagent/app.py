@@ -9,6 +9,9 @@ from fastapi import FastAPI
 
 from kernelagent import __version__
 from kernelagent.auth import Authenticator
+from kernelagent.cache.routes import router as cache_router
+from kernelagent.cache.service import CachedRuns
+from kernelagent.execution.repeats import Repeats
 from kernelagent.execution.routes import router as execution_router
 from kernelagent.execution.routes import shortcuts
 from kernelagent.execution.service import ExecutionService
@@ -27,10 +30,13 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     settings = settings or load_settings()
     settings.check()
     engine = Engine(settings, languages)
+    execution = ExecutionService(engine)
+    cached_runs = CachedRuns(execution)
+    repeats = Repeats(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with engine:
+        async with repeats, cached_runs, engine:
             yield
 
     app = FastAPI(
@@ -46,10 +52,12 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     app.state.settings = settings
     app.state.authenticator = Authenticator.from_settings(settings)
     app.state.engine = engine
-    app.state.execution = ExecutionService(engine)
+    app.state.execution = execution
+    app.state.cached_runs = cached_runs
+    app.state.repeats = repeats
     app.state.clock = Clock()
     # Looked through in this order at every request: the most used first.
-    for router in (execution_router, sessions_router, observability_router):
+    for router in (execution_router, sessions_router, cache_router, observability_router):
         app.include_router(router)
     install_error_handlers(app)
     app.add_middleware(
