@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bench.findings import Findings, Plan
 from bench.scenarios import (
     branch,
+    cache,
     first_plot,
     floods,
     interrupts,
@@ -42,5 +43,6 @@ SCENARIOS: dict[str, Scenario] = {
     "leaks": Scenario("what a hundred sessions leave behind", leaks.run),
     "languages": Scenario("languages beside Python", languages.run),
     "notebook": Scenario("a notebook of 20 cells", notebook.run),
+    "cache": Scenario("a cached run of two seconds", cache.run),
     "soak": Scenario("what two thousand rough sessions leave behind", soak.run, on_demand=True),
 }

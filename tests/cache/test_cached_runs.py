@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -222,14 +222,15 @@ async def test_other_names_and_limits_are_the_same_run(server: Server, counter: 
     code = counting(counter)
     await cached_run(server, code)
 
-    for fields in (
+    changes: list[dict[str, Any]] = [
         {"language": "py"},
         {"timeout": 33},
         {"env": {}},
         {"workdir": ""},
         {"on_disconnect": "continue"},
         {"input_files": []},
-    ):
+    ]
+    for fields in changes:
         assert (await cached_run(server, code, **fields))["cached"] is True
 
     assert runs(counter) == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -25,8 +27,9 @@ class Work:
     async def __call__(self, abandoned: Disconnected) -> str | None:
         self.begun += 1
         leaving = asyncio.ensure_future(abandoned())
+        either: list[asyncio.Future[Any]] = [self.result, leaving]
         try:
-            await asyncio.wait([self.result, leaving], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if self.result.done():
                 return self.result.result()
             self.abandoned += 1
@@ -88,7 +91,7 @@ async def test_it_is_abandoned_when_the_last_caller_leaves_and_can_be_joined_no_
     async def leaves(number: int) -> None:
         await gone[number].wait()
 
-    callers = [asyncio.create_task(flight.join(lambda n=n: leaves(n))) for n in range(2)]
+    callers = [asyncio.create_task(flight.join(partial(leaves, n))) for n in range(2)]
     await steps()
     gone[0].set()
     await steps()

@@ -152,7 +152,8 @@ async def test_without_a_key_nothing_is_joined(server: Server, counter: Path) ->
 async def test_another_body_is_a_conflict(server: Server, key: str, counter: Path) -> None:
     code = counting(counter)
     await post(server, key, code)
-    for fields in ({"timeout": 5}, {"env": {}}):
+    others: list[dict[str, Any]] = [{"timeout": 5}, {"env": {}}]
+    for fields in others:
         response = await post(server, key, code, **fields)
         assert (response.status_code, response.json()["code"]) == (409, "IDEMPOTENCY_CONFLICT")
 
@@ -215,7 +216,7 @@ async def test_a_caller_that_wants_its_run_interrupted_stops_it_by_leaving(
     server: Server, key: str, counter: Path
 ) -> None:
     async with session(server) as session_id:
-        body = {
+        body: dict[str, Any] = {
             "code": counting(counter, "import time; time.sleep(60)"),
             "session_id": session_id,
             "timeout": 90,
@@ -240,7 +241,7 @@ async def test_a_run_to_be_interrupted_goes_on_while_one_caller_waits(
     server: Server, key: str, counter: Path, tmp_path: Path
 ) -> None:
     async with session(server) as session_id:
-        body = {
+        body: dict[str, Any] = {
             "code": waiting(counter, tmp_path / "go"),
             "session_id": session_id,
             "on_disconnect": "interrupt",
@@ -261,7 +262,7 @@ async def test_a_run_to_be_interrupted_goes_on_while_one_caller_waits(
 
 async def test_a_cached_run_can_be_repeated(server: Server, key: str, counter: Path) -> None:
     code = counting(counter)
-    fields = {"isolated": True, "cache": True}
+    fields: dict[str, Any] = {"isolated": True, "cache": True}
     answers = [await post(server, name, code, **fields) for name in (key, key, f"{key}-2")]
 
     assert [answer.json()["cached"] for answer in answers] == [False, False, True]
@@ -311,5 +312,5 @@ async def test_a_server_that_ends_leaves_no_run_behind(
         cached = {"isolated": True, "cache": True, "on_disconnect": "continue"}
         await post_and_drop(server, key + "2", tmp_path / "other", {**other, **cached})
     finally:
-        code = await asyncio.to_thread(stop_server, server)
-    assert code == 0
+        status = await asyncio.to_thread(stop_server, server)
+    assert status == 0

@@ -38,7 +38,7 @@ class Runner:
         key: str,
         body: bytes = b"{}",
         *,
-        result: bytes | None | Exception = b"answer",
+        result: bytes | Exception | None = b"answer",
         owner: tuple[str, str] = OWNER,
     ) -> tuple[bytes | None, bool]:
         async def work(abandoned: Callable[[], Awaitable[None]]) -> bytes | None:
