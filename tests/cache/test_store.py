@@ -212,7 +212,7 @@ def test_real_memory_stays_within_the_bound(clock: Clock, largest: int) -> None:
         gc.collect()
         before, _ = tracemalloc.get_traced_memory()
         for number in range(10_000):
-            text = "x" * number * 7919 % largest
+            text = "x" * (number * 7919 % largest)
             shown = result(stream(f"{number} {text}"), display({"text/html": text}))
             key = number.to_bytes(32, "big")
             store.put(key, Rendered.of(shown), 3600 + number % 7, generation=0)
