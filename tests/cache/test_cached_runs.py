@@ -191,7 +191,7 @@ BASE: dict[str, Any] = {"language": "python", "code": "import os; print(sorted(o
         {"env": {"A": "2"}},
         {"env": {"B": "1"}},
         {"env": {"A": "", "B": "1"}},
-        {"workdir": "other"},
+        {"workdir": "/"},
         {"max_output_bytes": 2048},
         {"language": "bash", "code": "print() { :; }"},
     ],
@@ -200,7 +200,6 @@ BASE: dict[str, Any] = {"language": "python", "code": "import os; print(sorted(o
 async def test_a_result_is_never_that_of_another_run(
     server: Server, change: dict[str, Any]
 ) -> None:
-    (server.workspace / "other").mkdir(exist_ok=True)
     await clear(server)
     await cached_run(server, **BASE)
 
@@ -260,12 +259,14 @@ async def test_a_result_holds_while_its_input_is_the_same(server: Server, tmp_pa
 
 
 async def test_input_files_without_a_directory_are_in_the_workspace(server: Server) -> None:
-    (server.workspace / "table.csv").write_text("a,b")
-    code = "print(open('table.csv').read())"
-
-    first = await cached_run(server, code, input_files=["table.csv"])
-    second = await cached_run(server, code, input_files=["table.csv", "table.csv"])
-    other = await cached_run(server, code, input_files=["./table.csv"])
+    code = "print(open('cache-table.csv').read())"
+    (server.workspace / "cache-table.csv").write_text("a,b")
+    try:
+        first = await cached_run(server, code, input_files=["cache-table.csv"])
+        second = await cached_run(server, code, input_files=["cache-table.csv"] * 2)
+        other = await cached_run(server, code, input_files=["./cache-table.csv"])
+    finally:
+        (server.workspace / "cache-table.csv").unlink()
 
     assert [first["cached"], second["cached"], other["cached"]] == [False, True, False]
 

@@ -190,13 +190,15 @@ async def test_failing_code_is_an_answer_that_is_repeated(
     assert (second.content, runs(counter)) == (first.content, 1)
 
 
-async def test_what_was_not_run_is_tried_anew(server: Server, key: str, counter: Path) -> None:
-    name = f"made-{key}"
+async def test_what_was_not_run_is_tried_anew(
+    server: Server, key: str, counter: Path, tmp_path: Path
+) -> None:
     code = counting(counter)
-    fields = {"workdir": name}
+    folder = tmp_path / "later"
+    fields = {"workdir": str(folder)}
     response = await post(server, key, code, **fields)
     assert (response.status_code, response.json()["code"]) == (400, "DIRECTORY_NOT_FOUND")
-    (server.workspace / name).mkdir()
+    folder.mkdir()
 
     response = await post(server, key, code, **fields)
 
