@@ -131,12 +131,14 @@ async def _execute_once(
     keys = request.headers.getlist(IDEMPOTENCY_KEY)
     if len(keys) > 1:
         raise InvalidRequest(f"a request has one {IDEMPOTENCY_KEY}")
-    repeats: Repeats = request.app.state.repeats
+    # Not the request: it holds its body, and its caller may leave long before the run ends.
+    state = request.app.state
+    repeats: Repeats = state.repeats
     body, repeated = await repeats.answer(
         keys[0],
         (authorize(request, EXECUTE).subject, request.scope["path"]),
         await request.body(),
-        lambda abandoned: _body(request.app.state, wanted, abandoned, rich),
+        lambda abandoned: _body(state, wanted, abandoned, rich),
         leaving,
         # Whoever sends a key means to come back.
         hold=wanted.on_disconnect != "interrupt",

@@ -318,6 +318,42 @@ async def test_input_that_changes_meanwhile_is_not_kept(
     assert runs(counter) == 2
 
 
+@pytest.fixture
+def endless(tmp_path: Path) -> Path:
+    """A file that takes longer to read than anybody waits, and no place on the disk."""
+    with (tmp_path / "endless").open("wb") as file:
+        file.truncate(2**36)
+    return tmp_path / "endless"
+
+
+async def test_reading_input_has_the_time_of_its_request(
+    server: Server, counter: Path, endless: Path
+) -> None:
+    body = await refused(
+        server, 409, counting(counter), isolated=True, cache=True, input_files=[str(endless)],
+        request_timeout=0.2,
+    )  # fmt: skip
+
+    assert body["code"] == "QUEUE_TIMEOUT"
+    assert runs(counter) == 0
+
+
+async def test_reading_input_stops_when_its_callers_leave(
+    server: Server, counter: Path, tmp_path: Path, endless: Path
+) -> None:
+    (tmp_path / "small").write_text("x")
+    code = counting(counter)
+    fields = {"input_files": [str(endless)], "timeout": 3000}
+    callers = [asyncio.create_task(cached_run(server, code, **fields)) for _ in range(8)]
+    await asyncio.sleep(0.3)
+    for caller in callers:
+        await leave(caller)
+
+    # It would have to wait for them.
+    answer = await cached_run(server, code, input_files=[str(tmp_path / "small")])
+    assert (answer["success"], runs(counter)) == (True, 1)
+
+
 # Equal runs at the same time
 
 
