@@ -109,6 +109,30 @@ async def test_it_is_abandoned_when_the_last_caller_leaves_and_can_be_joined_no_
     assert await other.join(never) == "again"
 
 
+async def test_an_abandoned_run_is_not_joined_while_it_is_being_stopped() -> None:
+    flights: Flights[str | None] = Flights()
+    stopped = asyncio.Event()
+
+    async def slow(abandoned: Disconnected) -> None:
+        await abandoned()
+        await stopped.wait()
+
+    first = flights.start("key", slow)
+    assert await first.join(at_once) is None
+    assert not first.task.done()
+    assert flights.find("key") is None
+
+    work = Work()
+    second = flights.start("key", work)
+    stopped.set()
+    await steps()
+    # The end of the first does not make the second one unknown.
+    assert first.task.done()
+    assert flights.find("key") is second
+    work.result.set_result("done")
+    assert await second.join(never) == "done"
+
+
 async def test_a_cancelled_caller_counts_as_one_that_left() -> None:
     flights: Flights[str | None] = Flights()
     work = Work()

@@ -128,6 +128,27 @@ async def test_what_was_stopped_is_not_run_again(run: Runner) -> None:
     assert run.runs == 1
 
 
+async def test_what_is_being_stopped_is_neither_joined_nor_run_again(run: Runner) -> None:
+    stopped = asyncio.Event()
+
+    async def slow(abandoned: Callable[[], Awaitable[None]]) -> bytes | None:
+        await abandoned()
+        await stopped.wait()
+        return None
+
+    async def at_once() -> None:
+        pass
+
+    left = await run.repeats.answer("k", OWNER, b"{}", slow, at_once, hold=False)
+    assert left == (None, False)
+    assert "being stopped" in await run.conflict("k")
+    assert "another request" in await run.conflict("k", b"{ }")
+    stopped.set()
+    await asyncio.sleep(0.01)
+    assert "callers had left" in await run.conflict("k")
+    assert run.runs == 0
+
+
 async def test_an_answer_that_is_too_large_is_gone_and_not_made_again(
     run: Runner, clock: Clock
 ) -> None:
