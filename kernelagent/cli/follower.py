@@ -58,7 +58,8 @@ class LogFollower:
                         if message["type"] == "keepalive":
                             continue
                         self._offset = message["next_offset"]
-                        if message.get("stream") in (None, self._stream or message["stream"]):
+                        # Gaps and the end belong to both.
+                        if self._stream in (None, message.get("stream", self._stream)):
                             yield message
                 return
             except (ServiceUnreachable, ServiceError) as error:

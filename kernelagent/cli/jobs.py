@@ -34,7 +34,7 @@ class Status(StrEnum):
 def jobs(
     job: Annotated[
         str | None,
-        typer.Argument(metavar="[ID]", help="Id of one job, or its beginning.", show_default=False),
+        typer.Argument(metavar="ID", help="Id of one job, or its beginning.", show_default=False),
     ] = None,
     url: Url = DEFAULT_URL,
     token: Token = None,

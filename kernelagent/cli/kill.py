@@ -53,9 +53,9 @@ async def _kill_one(client: ServiceClient, text: str) -> bool:
         typer.echo(f"kernelagent: {error}", err=True)
         return False
     except ServiceError as error:
-        if error.status == 401:
+        if error.code != "PROCESS_NOT_FOUND":
             raise
-        typer.echo(f"kernelagent: {text}: {error.message} ({error.code})", err=True)
+        typer.echo(f"kernelagent: {error.message}: {text}", err=True)
         return False
     typer.echo(f"{answer['process_id']}: {answer['message']}")
     return True

@@ -8,6 +8,8 @@ import contextlib
 import os
 import re
 import signal
+import stat
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,7 +131,8 @@ class LogWriter:
         """Say why the job ended, unless that stands at the end of its stderr."""
         reason = message["message"]
         if reason and not self._told.rstrip().endswith(reason.encode()):
-            self.note(f"the job has {message['status']}: {reason}")
+            became = "was killed" if message["status"] == "killed" else f"has {message['status']}"
+            self.note(f"the job {became}: {reason}")
 
     def _stamped(self, data: bytes, descriptor: int, stamp: bytes) -> bytes:
         at_line_start = self._at_line_start[descriptor]
@@ -154,7 +157,7 @@ async def _logs(url: str, token: str | None, text: str, options: _Options) -> in
         job = await client.job(await find_job(client, text))
         writer = LogWriter(timestamps=options.timestamps)
         try:
-            return await _show(client, job, options, writer)
+            return await _until_closed(_show(client, job, options, writer))
         except BrokenPipeError:
             # Whoever read has seen enough.
             return 128 + signal.SIGPIPE
@@ -163,6 +166,29 @@ async def _logs(url: str, token: str | None, text: str, options: _Options) -> in
                 with contextlib.suppress(BrokenPipeError):
                     writer.note(f"the job goes on; end it with: kernelagent kill {job['id']}")
             raise
+
+
+async def _until_closed(work: Coroutine[Any, Any, int]) -> int:
+    """Do `work`; raises BrokenPipeError when nobody reads stdout any more, even if it is silent."""
+    task = asyncio.ensure_future(work)
+    closed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    is_pipe = stat.S_ISFIFO(os.fstat(_STDOUT).st_mode)
+    if is_pipe:
+        # There is nothing to be read at this end: it only ever tells of an error.
+        loop.add_reader(_STDOUT, closed.set)
+    leaving = asyncio.ensure_future(closed.wait())
+    try:
+        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise BrokenPipeError
+        return task.result()
+    finally:
+        if is_pipe:
+            loop.remove_reader(_STDOUT)
+        for each in (task, leaving):
+            each.cancel()
+        await asyncio.gather(task, leaving, return_exceptions=True)
 
 
 async def _show(

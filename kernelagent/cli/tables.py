@@ -203,8 +203,8 @@ def _id_length(ids: list[str]) -> int:
 
 
 def one_line(text: str) -> str:
-    """`text` without line ends, and without what would steer the terminal."""
-    return "".join(char if char.isprintable() else " " for char in text).strip()
+    """`text` without line ends and wide spaces, and without what would steer the terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def ago(moment: str) -> str:
@@ -213,13 +213,13 @@ def ago(moment: str) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds // length:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"
+    return f"{int(seconds)} s ago"
 
 
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
     if seconds < 60:
-        return f"{seconds:.3g} s"
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
