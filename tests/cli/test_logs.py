@@ -345,7 +345,7 @@ async def test_time_without_an_answer_is_limited() -> None:
     assert len(answers.offsets) == 3
 
 
-def test_pages_of_the_client_are_not_imported_for_help() -> None:
+def test_heavy_modules_wait_until_they_are_needed() -> None:
     script = (
         "import sys, kernelagent.cli\n"
         "print(sorted({'httpx', 'rich.table', 'rich.live'} & set(sys.modules)))"
