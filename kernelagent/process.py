@@ -153,7 +153,8 @@ class ChildProcess(RunningProcess):
 
     def __init__(self, popen: subprocess.Popen[bytes], marker: str) -> None:
         self._popen = popen
-        # CPU seconds and most bytes of memory, once it has ended; of its children those it saw end.
+        # CPU seconds and most bytes of memory, 0 if that is not known, once it has ended; of its
+        # children those it saw end.
         self.usage: tuple[float, int] | None = None
         pidfd = os.pidfd_open(popen.pid)
         stderr_fd = -1
@@ -207,7 +208,11 @@ class ChildProcess(RunningProcess):
         _, status, used = os.wait4(self.pid, 0)
         # Or it would wait itself, for whatever has the id by then.
         self._popen.returncode = os.waitstatus_to_exitcode(status)
-        self.usage = (used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+        # Until it has replaced it by its own, a child has this process's memory: what it may have
+        # used of less than that, nobody knows.
+        ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        memory = used.ru_maxrss * 1024 if used.ru_maxrss > ours else 0
+        self.usage = (used.ru_utime + used.ru_stime, memory)
         self.settle(ExitStatus.unpack(status))
 
 

@@ -82,6 +82,11 @@ class JobLog:
         self._closed = False
 
     @property
+    def written(self) -> int:
+        """How far it is on disk, or was given up."""
+        return self._written
+
+    @property
     def closed(self) -> bool:
         """Whether nothing is taken any more."""
         return self._closed

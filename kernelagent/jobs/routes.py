@@ -302,7 +302,7 @@ async def get_job_logs(
             keepalive=_engine(request).settings.keepalive,
         )
     live = service.live(job) is not None
-    entries, next_offset = await service.archive.read_log(job, begin, limit)
+    entries, next_offset = await service.read_log(job, begin, limit)
     messages = [log_message(entry) for entry in entries]
     page = {
         "messages": [item for item in messages if stream in (None, item.get("stream", stream))],
@@ -314,13 +314,13 @@ async def get_job_logs(
 
 
 def _begin(request: Request, job: Job, offset: int | None, tail: int | None) -> int:
+    # What a browser sends that has lost the connection, to the same address as before.
+    last = request.headers.get("last-event-id", "")
+    if last.isdecimal() and len(last) < 20:
+        return int(last)
     if tail is not None:
         return max(job.log.bytes - tail, 0)
-    if offset is not None:
-        return offset
-    # What a browser sends that has lost the connection.
-    last = request.headers.get("last-event-id", "")
-    return int(last) if last.isdecimal() and len(last) < 20 else 0
+    return offset or 0
 
 
 @router.delete("/jobs/{job_id}")

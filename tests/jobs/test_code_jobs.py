@@ -123,6 +123,8 @@ async def test_a_time_limit_is_kept(server: Server) -> None:
     assert (facts["status"], facts["outcome"], facts["exit_code"]) == ("failed", "timeout", 124)
     assert facts["stdout"] == "on\n"
     assert "time limit" in facts["stderr"]
+    # It has no session that anybody could go on with.
+    assert "state" not in facts["message"]
 
 
 async def test_text_beyond_the_answer_is_in_the_log(server: Server) -> None:
@@ -214,6 +216,14 @@ async def test_a_repeat_with_the_same_key_is_the_same_job(server: Server, tmp_pa
     await refused(other, 409, "IDEMPOTENCY_CONFLICT")
     assert first["process_id"] == second["process_id"] == third["process_id"]
     assert (tmp_path / "runs").read_text() == "x"
+
+
+async def test_another_callback_is_another_request(server: Server) -> None:
+    async with client_of(server, **{"Idempotency-Key": "callback"}) as client:
+        for path, status in (("a", 200), ("a", 200), ("b", 409)):
+            body = {"code": "1", "callback_url": f"https://192.0.2.1.example/{path}"}
+            response = await client.post("/execute/async", json=body)
+            assert response.status_code == status, response.text
 
 
 async def test_a_kernel_that_dies_is_told(server: Server) -> None:
