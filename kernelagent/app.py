@@ -9,9 +9,14 @@ from fastapi import FastAPI
 
 from kernelagent import __version__
 from kernelagent.auth import Authenticator
+from kernelagent.cache.routes import router as cache_router
+from kernelagent.cache.service import CachedRuns
+from kernelagent.commands.routes import router as commands_router
+from kernelagent.commands.service import CommandService
 from kernelagent.database import Database
 from kernelagent.env.routes import router as env_router
 from kernelagent.env.service import EnvironmentService
+from kernelagent.execution.repeats import Repeats
 from kernelagent.execution.routes import router as execution_router
 from kernelagent.execution.routes import shortcuts
 from kernelagent.execution.service import ExecutionService
@@ -36,18 +41,23 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     settings = settings or load_settings()
     settings.check()
     engine = Engine(settings, languages)
+    execution = ExecutionService(engine)
+    cached_runs = CachedRuns(execution)
+    repeats = Repeats(settings)
     database = Database(settings.state_dir)
     outbox = Outbox(database, settings)
+    commands = CommandService(engine)
     env = EnvironmentService(engine.environment, database)
     jobs = JobService(engine, JobArchive(database, outbox, settings))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with contextlib.AsyncExitStack() as stack:
+        async with repeats, cached_runs, contextlib.AsyncExitStack() as stack:
             for service in (database, env, engine, outbox, jobs):
                 # First: what has opened half way is closed too.
                 stack.push_async_callback(service.close)
                 await service.open()
+            stack.push_async_callback(commands.close)
             yield
 
     app = FastAPI(
@@ -63,7 +73,10 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     app.state.settings = settings
     app.state.authenticator = Authenticator.from_settings(settings)
     app.state.engine = engine
-    app.state.execution = ExecutionService(engine)
+    app.state.execution = execution
+    app.state.cached_runs = cached_runs
+    app.state.repeats = repeats
+    app.state.commands = commands
     app.state.env = env
     app.state.jobs = jobs
     app.state.clock = Clock()
@@ -74,6 +87,8 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
         code_router,
         command_router,
         jobs_router,
+        cache_router,
+        commands_router,
         env_router,
         processes_router,
         observability_router,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import quote
 
 import httpx
 
@@ -18,6 +20,13 @@ _CONNECT_TIMEOUT = 10.0
 # The service bounds runs itself; only questions that it answers at once have a limit here.
 _QUICK = httpx.Timeout(_CONNECT_TIMEOUT)
 _ENDLESS = httpx.Timeout(_CONNECT_TIMEOUT, read=None)
+# A list of jobs has the end of what each has printed.
+_LIST = httpx.Timeout(60.0, connect=_CONNECT_TIMEOUT)
+# A followed log is never silent for so long: the service sends keepalives. Only a connection that
+# is dead without a word is.
+_FOLLOWED = httpx.Timeout(_CONNECT_TIMEOUT, read=60.0)
+
+LogStream = Literal["stdout", "stderr"]
 
 
 class ServiceError(KernelagentError):
@@ -118,30 +127,12 @@ class ServiceClient:
         Close the iterator early (`contextlib.aclosing`) and the service interrupts the run.
         """
         body = _run_body(code, language, session_id, timeout, workdir, env)
-        request = self._client.build_request(
-            "POST",
-            "/execute",
-            json=body,
-            headers={"Accept": "application/x-ndjson"},
-            timeout=_ENDLESS,
-        )
-        try:
-            response = await self._client.send(request, stream=True)
-            try:
-                if response.is_error:
-                    await response.aread()
-                    raise _error(response)
-                async for line in response.aiter_lines():
-                    if not line.strip():
-                        continue
-                    message = json.loads(line)
-                    yield message
-                    if message.get("type") == "complete":
-                        return
-            finally:
-                await response.aclose()
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise self._unreachable(error) from error
+        stream = self._stream("POST", "/execute", body)
+        async with contextlib.aclosing(stream):
+            async for message in stream:
+                yield message
+                if message.get("type") == "complete":
+                    return
         raise ServiceUnreachable(f"{self.url} ended the stream before the run was over")
 
     async def send_input(
@@ -151,16 +142,122 @@ class ServiceClient:
         body = _given(value=value, execution_id=execution_id)
         await self._request("POST", f"/sessions/{session_id}/input", body)
 
+    async def start_background(
+        self,
+        code: str,
+        *,
+        language: str | None = None,
+        timeout: float | None = None,
+        workdir: str | None = None,
+        env: Mapping[str, str] | None = None,
+        name: str | None = None,
+    ) -> dict[str, Any]:
+        """Start a job that runs code on a kernel of its own; answered before it runs."""
+        body = {**_run_body(code, language, None, timeout, workdir, env), **_given(name=name)}
+        return await self._request("POST", "/execute/background", body, timeout=_ENDLESS)
+
+    async def jobs(self, *, status: str | None = None, limit: int | None = None) -> dict[str, Any]:
+        """The newest jobs, with how many there are."""
+        query = _given(status=status, limit=limit)
+        return await self._request("GET", "/jobs", query=query, timeout=_LIST)
+
+    async def processes(self) -> list[dict[str, Any]]:
+        """All jobs, however many, oldest first; in short."""
+        answer = await self._request("GET", "/execute/processes", timeout=_LIST)
+        return list(answer["processes"])
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        """All that is known of a job."""
+        return await self._request("GET", _job_path(job_id))
+
+    async def job_log(
+        self,
+        job_id: str,
+        *,
+        offset: int | None = None,
+        stream: LogStream | None = None,
+        tail: int | None = None,
+        follow: bool = False,
+        on_open: Callable[[], None] | None = None,
+    ) -> AsyncGenerator[Message, None]:
+        """What a job has printed, message by message, over one connection.
+
+        With `follow`, up to `end`, which comes with the end of the job. `on_open` is called when
+        the service has answered, which may be long before the first message.
+        """
+        query = _given(offset=offset, stream=stream, tail=tail, follow=follow or None)
+        path = f"{_job_path(job_id)}/logs"
+        messages = self._stream("GET", path, query=query, timeout=_FOLLOWED, on_open=on_open)
+        async with contextlib.aclosing(messages):
+            async for message in messages:
+                yield message
+                if message.get("type") == "end":
+                    return
+        if follow:
+            raise ServiceUnreachable(f"{self.url} ended the stream before the job was over")
+
+    async def kill_job(self, job_id: str) -> dict[str, Any]:
+        """End a job with all its processes, and wait until it has."""
+        return await self._request("POST", f"{_job_path(job_id)}/kill", timeout=_ENDLESS)
+
+    async def _stream(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        timeout: httpx.Timeout = _ENDLESS,
+        on_open: Callable[[], None] | None = None,
+    ) -> AsyncGenerator[Message, None]:
+        """The messages of an answer in NDJSON, as they come."""
+        try:
+            request = self._client.build_request(
+                method,
+                path,
+                json=body,
+                params=query,
+                headers={"Accept": "application/x-ndjson"},
+                timeout=timeout,
+            )
+            response = await self._client.send(request, stream=True)
+            try:
+                if response.is_error:
+                    await response.aread()
+                    raise _error(response)
+                if on_open is not None:
+                    on_open()
+                async for line in response.aiter_lines():
+                    if line.strip():
+                        yield self._message(line)
+            finally:
+                await response.aclose()
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+
+    def _message(self, line: str) -> Message:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            # Half a line, if a proxy ended the answer as though it were whole.
+            raise ServiceUnreachable(f"{self.url} sent what is no message: {line[:80]!r}")
+        return message
+
     async def _request(
         self,
         method: str,
         path: str,
         body: Mapping[str, Any] | None = None,
         *,
+        query: Mapping[str, Any] | None = None,
         timeout: httpx.Timeout = _QUICK,
     ) -> dict[str, Any]:
         try:
-            response = await self._client.request(method, path, json=body, timeout=timeout)
+            response = await self._client.request(
+                method, path, json=body, params=query, timeout=timeout
+            )
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
         if response.is_error:
@@ -211,6 +308,10 @@ def _run_body(
         workdir=workdir,
         env=dict(env) if env else None,
     )
+
+
+def _job_path(job_id: str) -> str:
+    return f"/jobs/{quote(job_id, safe='')}"
 
 
 def _given(**fields: Any) -> dict[str, Any]:

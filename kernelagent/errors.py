@@ -146,6 +146,13 @@ class JobLimit(ApiError):
     code = "JOB_LIMIT"
 
 
+class CommandLimit(ApiError):
+    """As many commands run as the settings allow."""
+
+    status = 409
+    code = "COMMAND_LIMIT"
+
+
 class IdempotencyConflict(ApiError):
     """The Idempotency-Key was used for another request."""
 

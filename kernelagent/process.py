@@ -153,7 +153,8 @@ class ChildProcess(RunningProcess):
 
     def __init__(self, popen: subprocess.Popen[bytes], marker: str) -> None:
         self._popen = popen
-        # CPU seconds and most bytes of memory, once it has ended; of its children those it saw end.
+        # CPU seconds and most bytes of memory, 0 if that is not known, once it has ended; of its
+        # children those it saw end.
         self.usage: tuple[float, int] | None = None
         pidfd = os.pidfd_open(popen.pid)
         stderr_fd = -1
@@ -172,18 +173,19 @@ class ChildProcess(RunningProcess):
         cwd: Path,
         marker: str,
         pass_fds: Sequence[int] = (),
+        stdin: int = -1,
         stdout: int = subprocess.DEVNULL,
         stderr: int = subprocess.PIPE,
     ) -> ChildProcess:
         """Start `argv` as the leader of a new session; raises OSError.
 
-        stdin is the null device. Without descriptors for them, stdout is too, and of stderr the
-        last 16 KiB are kept. Called on the loop's own thread: the child may ask to be killed when
-        the thread that started it ends.
+        Without descriptors for them, stdin (-1 is none) and stdout are the null device, and of
+        stderr the last 16 KiB are kept. Called on the loop's own thread: the child may ask to be
+        killed when the thread that started it ends.
         """
         popen = subprocess.Popen(
             argv,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin if stdin >= 0 else subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
             env={**env, MARKER: marker},
@@ -207,7 +209,11 @@ class ChildProcess(RunningProcess):
         _, status, used = os.wait4(self.pid, 0)
         # Or it would wait itself, for whatever has the id by then.
         self._popen.returncode = os.waitstatus_to_exitcode(status)
-        self.usage = (used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+        # Until it has replaced it by its own, a child has this process's memory: what it may have
+        # used of less than that, nobody knows.
+        ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        memory = used.ru_maxrss * 1024 if used.ru_maxrss > ours else 0
+        self.usage = (used.ru_utime + used.ru_stime, memory)
         self.settle(ExitStatus.unpack(status))
 
 

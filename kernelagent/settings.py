@@ -162,6 +162,11 @@ class Settings(BaseSettings):
         "with 409, and if they grow beyond it the oldest is given up. Default: a third of what a "
         "kernel may use.",
     )
+    max_commands: int = Field(
+        256,
+        ge=1,
+        description="Commands that run at once beside jobs; one more is refused with 409.",
+    )
     job_kernels: int = Field(
         8, ge=1, description="Background runs of code at once; the rest wait in order."
     )

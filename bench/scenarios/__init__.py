@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bench.findings import Findings, Plan
 from bench.scenarios import (
     branch,
+    cache,
     first_plot,
     floods,
     interrupts,
@@ -44,5 +45,6 @@ SCENARIOS: dict[str, Scenario] = {
     "languages": Scenario("languages beside Python", languages.run),
     "jobs": Scenario("jobs, one and 200 at once", jobs.run),
     "notebook": Scenario("a notebook of 20 cells", notebook.run),
+    "cache": Scenario("a cached run of two seconds", cache.run),
     "soak": Scenario("what two thousand rough sessions leave behind", soak.run, on_demand=True),
 }

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kernelagent import __version__
-from kernelagent.cli import doctor, kernelspec, replay, run, serve, token
+from kernelagent.cli import doctor, jobs, kernelspec, kill, logs, replay, run, serve, token
 from kernelagent.errors import ConfigurationError
 
 app = typer.Typer(
@@ -25,6 +25,9 @@ app.command()(serve.serve)
 app.command()(token.token)
 app.command()(run.run)
 app.command()(replay.replay)
+app.command()(jobs.jobs)
+app.command()(logs.logs)
+app.command()(kill.kill)
 app.command()(doctor.doctor)
 app.add_typer(kernelspec.app, name="kernelspec")
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from kernelagent.errors import KernelagentError
+
 if TYPE_CHECKING:
     from kernelagent.client import ServiceClient
 
@@ -27,6 +29,10 @@ Token = Annotated[
         show_default=False,
     ),
 ]
+
+
+class CommandFailed(KernelagentError):
+    """What a command was asked for cannot be done; the message says why."""
 
 
 def own_token(url: str) -> str | None:
@@ -73,6 +79,9 @@ def complete(work: Coroutine[Any, Any, int]) -> NoReturn:
         code = 128 + signal.SIGINT
     except asyncio.CancelledError:
         code = 128 + signal.SIGTERM
+    except CommandFailed as error:
+        typer.echo(f"kernelagent: {error}", err=True)
+        code = 1
     except ServiceUnreachable as error:
         typer.echo(f"kernelagent: {error}", err=True)
         if "nothing answers" in str(error):

@@ -60,16 +60,27 @@ def run(
             show_default=False,
         ),
     ] = None,
+    background: Annotated[
+        bool,
+        typer.Option("--background", help="Start it as a job, print the job's id and leave."),
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="Label of the job, with --background.")] = None,
 ) -> None:
     """Run a file or stdin on a server.
 
     Output appears as it is made: stdout and stderr on stdout and stderr, images in the terminal
     or as files, results as text. input() asks here. Ctrl-C interrupts the run. The exit code is
     that of the code.
+
+    With --background it runs on a kernel of its own, and nothing is waited for.
     """
     from kernelagent.cli.printer import Printer
     from kernelagent.cli.terminal import Inline, inline_protocol
 
+    if background and session is not None:
+        raise typer.BadParameter("a job has a kernel of its own: no --session with --background")
+    if name is not None and not background:
+        raise typer.BadParameter("--name is the label of a job: give --background too")
     code, stem = _read(file)
     protocol = None
     if inline or (inline is None and sys.stdout.isatty()):
@@ -90,7 +101,10 @@ def run(
         env=_variables(env or []),
         stdin_is_code=file == "-",
     )
-    complete(_run(url, token or own_token(url), options, printer))
+    token = token or own_token(url)
+    if background:
+        complete(_start(url, token, options, name))
+    complete(_run(url, token, options, printer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,23 @@ class _Options:
     workdir: str | None
     env: dict[str, str]
     stdin_is_code: bool
+
+
+async def _start(url: str, token: str | None, options: _Options, name: str | None) -> int:
+    from kernelagent.client import ServiceClient
+
+    async with ServiceClient(url, token=token) as client:
+        job = await client.start_background(
+            options.code,
+            language=options.language,
+            timeout=options.timeout,
+            workdir=options.workdir,
+            env=options.env,
+            name=name,
+        )
+    typer.echo(job["process_id"])
+    typer.echo(f"see what it prints with: kernelagent logs -f {job['process_id']}", err=True)
+    return 0
 
 
 async def _run(url: str, token: str | None, options: _Options, printer: Printer) -> int:

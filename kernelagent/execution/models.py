@@ -68,8 +68,34 @@ class ExecuteRequest(BaseModel):
     stdin: bool | None = Field(
         None, description="Streams only: whether input() may ask the client; default true."
     )
+    cache: bool | None = Field(
+        None,
+        description="Isolated runs only: answer with the result of an equal run if there is one, "
+        "and keep this one's.",
+    )
+    cache_ttl: Seconds | None = Field(
+        None,
+        description="As cache: true, for results that are not older than this. Larger values are "
+        "lowered.",
+    )
+    input_files: list[Text] | None = Field(
+        None,
+        max_length=1000,
+        description="With cache: files that the code reads, relative to the run's directory; a "
+        "result is used only while they have the same content.",
+    )
 
     _check_env = field_validator("env")(check_environment)
+
+    @property
+    def names_cache(self) -> bool:
+        """Whether any field is about the cache."""
+        return self.cache is not None or self.cache_ttl is not None or self.input_files is not None
+
+    @property
+    def asks_cache(self) -> bool:
+        """Whether a cached result will do."""
+        return self.cache_ttl is not None if self.cache is None else self.cache
 
 
 class RichMetadata(BaseModel):
@@ -157,6 +183,10 @@ class ExecuteResponse(BaseModel):
         description="What threads of earlier runs printed since, in nbformat shape"
     )
     notes: list[str] = Field(description="What else the caller should know")
+    cached: bool | None = Field(
+        None, description="If the request asked for it: whether this is the result of another run"
+    )
+    age: float | None = Field(None, description="If cached: seconds since that run ended")
 
 
 class RichResponse(ExecuteResponse):

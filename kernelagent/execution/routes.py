@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, WebSocket
 from fastapi.routing import APIRoute
+from starlette.datastructures import State
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kernelagent.auth import EXECUTE, authorize, require
+from kernelagent.cache.service import CachedRuns
+from kernelagent.errors import InvalidRequest
+from kernelagent.execution.flight import Disconnected
 from kernelagent.execution.models import (
     ErrorResponse,
     ExecuteRequest,
@@ -18,6 +23,9 @@ from kernelagent.execution.models import (
     RichResponse,
 )
 from kernelagent.execution.rendering import answer
+from kernelagent.execution.repeats import HEADER as IDEMPOTENCY_KEY
+from kernelagent.execution.repeats import REPLAYED as IDEMPOTENCY_REPLAYED
+from kernelagent.execution.repeats import Repeats
 from kernelagent.execution.service import ExecutionService, parse_request
 from kernelagent.execution.streams import (
     EVENT_STREAM,
@@ -28,7 +36,7 @@ from kernelagent.execution.streams import (
     wanted_stream,
 )
 from kernelagent.jupyter.execution import Result
-from kernelagent.responses import json_response
+from kernelagent.responses import dump_json
 
 
 class _HotRoute(APIRoute):
@@ -65,12 +73,22 @@ def _documentation(response: type[ExecuteResponse]) -> dict[str, Any]:
     stream = {"schema": {"type": "string"}}
     return {
         "openapi_extra": {
+            "parameters": [
+                {
+                    "name": IDEMPOTENCY_KEY,
+                    "in": "header",
+                    "required": False,
+                    "description": "A repeat with the same key and body joins the run or gets its "
+                    f"answer, with the header {IDEMPOTENCY_REPLAYED}: true",
+                    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+                }
+            ],
             "requestBody": {
                 "required": True,
                 "content": {
                     "application/json": {"schema": ExecuteRequest.model_json_schema()},
                 },
-            }
+            },
         },
         "response_model": None,
         "responses": {
@@ -82,29 +100,81 @@ def _documentation(response: type[ExecuteResponse]) -> dict[str, Any]:
             400: {"model": ErrorResponse, "description": "The request cannot be run"},
             401: {"model": ErrorResponse, "description": "No token, or not a good one"},
             403: {"model": ErrorResponse, "description": "A token for something else"},
-            404: {"model": ErrorResponse, "description": "No such session"},
-            409: {"model": ErrorResponse, "description": "The queue is full or was too slow"},
+            404: {"model": ErrorResponse, "description": "No such session or input file"},
+            409: {"model": ErrorResponse, "description": "Not run: the queue, or a used key"},
             413: {"model": ErrorResponse, "description": "The body is too large"},
         },
     }
 
 
 async def _execute(request: Request, *, rich: bool, language: str | None = None) -> Response:
-    service: ExecutionService = request.app.state.execution
     wanted = parse_request(await request.body(), language=language)
     media_type = wanted_stream(request.headers.get("accept", ""))
+    key = request.headers.get(IDEMPOTENCY_KEY)
     if media_type is not None:
+        if key is not None:
+            raise _no_repeated_stream()
+        service: ExecutionService = request.app.state.execution
         return StreamedRun(service, wanted, media_type, service.engine.settings.keepalive)
-    result = await service.run(wanted, lambda: until_disconnect(request.receive))
+
+    def leaving() -> Coroutine[None, None, None]:
+        return until_disconnect(request.receive)
+
+    if key is not None:
+        return await _execute_once(request, wanted, leaving, rich)
+    return _response(await _body(request.app.state, wanted, leaving, rich))
+
+
+async def _execute_once(
+    request: Request, wanted: ExecuteRequest, leaving: Disconnected, rich: bool
+) -> Response:
+    keys = request.headers.getlist(IDEMPOTENCY_KEY)
+    if len(keys) > 1:
+        raise InvalidRequest(f"a request has one {IDEMPOTENCY_KEY}")
+    # Not the request: it holds its body, and its caller may leave long before the run ends.
+    state = request.app.state
+    repeats: Repeats = state.repeats
+    body, repeated = await repeats.answer(
+        keys[0],
+        (authorize(request, EXECUTE).subject, request.scope["path"]),
+        await request.body(),
+        lambda abandoned: _body(state, wanted, abandoned, rich),
+        leaving,
+        # Whoever sends a key means to come back.
+        hold=wanted.on_disconnect != "interrupt",
+    )
+    return _response(body, {IDEMPOTENCY_REPLAYED: "true"} if repeated else None)
+
+
+async def _body(
+    state: State, wanted: ExecuteRequest, leaving: Disconnected, rich: bool
+) -> bytes | None:
+    if wanted.names_cache and wanted.asks_cache:
+        cached_runs: CachedRuns = state.cached_runs
+        return await cached_runs.answer(wanted, leaving, rich=rich)
+    service: ExecutionService = state.execution
+    result = await service.run(wanted, leaving)
     if result is None:
-        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+        return None
     if result.truncation.kept_bytes < _LARGE_ANSWER:
         return _render(result, rich)
     return await asyncio.to_thread(_render, result, rich)
 
 
-def _render(result: Result, rich: bool) -> Response:
-    return json_response(answer(result, with_outputs=rich))
+def _render(result: Result, rich: bool) -> bytes:
+    return dump_json(answer(result, with_outputs=rich))
+
+
+def _response(body: bytes | None, headers: dict[str, str] | None = None) -> Response:
+    if body is None:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    return Response(body, 200, headers, "application/json")
+
+
+def _no_repeated_stream() -> InvalidRequest:
+    return InvalidRequest(
+        f"streams cannot be repeated: drop {IDEMPOTENCY_KEY}, or ask for one answer"
+    )
 
 
 @router.post("/execute", **_documentation(ExecuteResponse))
@@ -126,6 +196,8 @@ async def execute_ipython(request: Request) -> Response:
 
 
 async def _serve_socket(websocket: WebSocket, *, language: str | None, rich: bool) -> None:
+    if IDEMPOTENCY_KEY in websocket.headers:
+        raise _no_repeated_stream()
     service: ExecutionService = websocket.app.state.execution
     await RunSocket(websocket, service, language=language, rich=rich).serve()
 

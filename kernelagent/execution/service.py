@@ -81,8 +81,11 @@ class ExecutionService:
     ) -> AsyncIterator[Submission]:
         """Submit a run; raises what is wrong with it before anything runs.
 
-        An isolated run's session ends with the context.
+        An isolated run's session ends with the context. Whoever can answer from the cache does so
+        before, and takes these wishes out of the request.
         """
+        if request.names_cache:
+            _refuse_cache(request)
         async with contextlib.AsyncExitStack() as stack:
             run = await self._run_request(request, streamed=streamed)
             if request.isolated:
@@ -130,23 +133,41 @@ class ExecutionService:
             finally:
                 leaving.cancel()
 
-    async def _run_request(self, request: ExecuteRequest, *, streamed: bool) -> RunRequest:
+    def limits(self, request: ExecuteRequest) -> tuple[float, float]:
+        """Seconds for the run itself, and for queue and run together."""
         settings = self.engine.settings
         timeout = min(request.timeout or settings.default_timeout, settings.max_timeout)
-        total = request.request_timeout or timeout + _REQUEST_MARGIN
-        budget = Budget(
-            bytes=min(request.max_output_bytes or settings.output_bytes, settings.max_output_bytes),
-            items=settings.output_items,
-        )
+        return timeout, request.request_timeout or timeout + _REQUEST_MARGIN
+
+    def budget(self, request: ExecuteRequest) -> Budget:
+        """What of the output stays in the answer."""
+        settings = self.engine.settings
+        wanted = request.max_output_bytes or settings.output_bytes
+        return Budget(min(wanted, settings.max_output_bytes), settings.output_items)
+
+    async def _run_request(self, request: ExecuteRequest, *, streamed: bool) -> RunRequest:
+        timeout, total = self.limits(request)
         return RunRequest(
             code=request.code,
             timeout=timeout,
             queue_timeout=request.queue_timeout or total,
             request_timeout=total,
-            budget=budget,
+            budget=self.budget(request),
             env=request.env or {},
             cwd=await self.engine.directory(request.workdir),
             allow_stdin=streamed and request.stdin is not False,
+        )
+
+
+def _refuse_cache(request: ExecuteRequest) -> None:
+    if request.asks_cache:
+        raise InvalidRequest(
+            "only an isolated run that POST /execute answers in one piece can be cached, no "
+            "stream and no job: drop cache, cache_ttl and input_files, or ask for one answer"
+        )
+    if request.input_files is not None:
+        raise InvalidRequest(
+            "input_files say what a cached result depends on: add cache: true, or drop them"
         )
 
 

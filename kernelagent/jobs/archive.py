@@ -55,7 +55,10 @@ class JobArchive:
             records.set_fact(connection, _SERVER_FACT, server_id)
             return previous
 
-        return await self._database.run(take_over), await self._database.run(records.unfinished)
+        previous = await self._database.run(take_over)
+        known = await self._database.run(records.ids)
+        await asyncio.to_thread(_remove_others, self._folder, known)
+        return previous, await self._database.run(records.unfinished)
 
     async def insert(
         self, job: Job, request: JobRequest, webhook: Webhook | None, idempotency_key: str | None
@@ -204,6 +207,13 @@ def _write_whole(path: Path, answer: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _remove_others(folder: Path, known: set[str]) -> None:
+    """Remove what a server has left that was stopped while it forgot jobs."""
+    for path in folder.iterdir():
+        if path.name not in known:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _folder_size(folder: Path) -> int:

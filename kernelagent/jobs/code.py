@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from kernelagent.commands.command import ENDING_SIGNALS
 from kernelagent.errors import ApiError
 from kernelagent.execution.rendering import answer, rich_outputs, slots, traceback_text
-from kernelagent.jobs.command import ENDING_SIGNALS
 from kernelagent.jobs.job import JobEnding, JobRequest
 from kernelagent.jobs.log import JobLog
 from kernelagent.jupyter.engine import Engine

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernelagent.jobs.job import LogFacts
+from kernelagent.text import incomplete, pieces
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,6 @@ _BACKLOG = 32 * 2**20
 _TAIL_SEGMENTS = 4
 # The end of each stream, at hand for lists.
 _TAIL = 4096
-# UTF-8: the longest incomplete character.
-_LONGEST_REST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +81,11 @@ class JobLog:
         self._closed = False
 
     @property
+    def written(self) -> int:
+        """How far it is on disk, or was given up."""
+        return self._written
+
+    @property
     def closed(self) -> bool:
         """Whether nothing is taken any more."""
         return self._closed
@@ -89,7 +93,7 @@ class JobLog:
     def write(self, stream: str, data: bytes) -> None:
         """Append to a stream; never waits. A character that is incomplete waits for its rest."""
         data = self._rests[stream] + data
-        whole = len(data) - _incomplete(data)
+        whole = len(data) - incomplete(data)
         self._rests[stream] = data[whole:]
         self._take(stream, data[:whole])
 
@@ -122,7 +126,7 @@ class JobLog:
 
     def _take(self, stream: str, data: bytes) -> None:
         now = time.time()
-        for piece in _pieces(data, self._longest_record):
+        for piece in pieces(data, self._longest_record):
             self._backlog.append(Record(self._offset, stream, piece, now))
             self._offset += len(piece)
             self.backlog_bytes += len(piece)
@@ -271,31 +275,8 @@ def _joined(pieces: list[Record]) -> Record:
     return Record(first.offset, first.stream, data, first.time)
 
 
-def _pieces(data: bytes, longest: int) -> Iterator[bytes]:
-    """`data` in pieces that divide no character."""
-    start = 0
-    while start < len(data):
-        piece = data[start : start + longest]
-        if start + longest < len(data):
-            piece = piece[: len(piece) - _incomplete(piece)]
-        yield piece
-        start += len(piece)
-
-
 def _size(records: list[Record]) -> int:
     return sum(len(record.data) for record in records)
-
-
-def _incomplete(data: bytes) -> int:
-    """How many bytes at the end of `data` begin a character of UTF-8 that is not complete."""
-    for back in range(1, min(_LONGEST_REST, len(data)) + 1):
-        byte = data[-back]
-        if byte & 0xC0 == 0x80:
-            continue
-        length = 2 if byte >> 5 == 0b110 else 3 if byte >> 4 == 0b1110 else 4
-        begins = byte >= 0xC2 and byte < 0xF5
-        return back if begins and back < length else 0
-    return 0
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from kernelagent.commands.models import CommandRequest
 from kernelagent.execution.models import Seconds, Text, check_environment
 
 _WORKDIR = AliasChoices("workdir", "working_dir", "cwd")
@@ -50,26 +51,10 @@ class AsyncRequest(BackgroundRequest):
     )
 
 
-class CommandRequest(_JobRequest):
-    """A command to be run: an argument vector with `args`, else a line for the shell."""
+class BackgroundCommand(CommandRequest):
+    """A command to be run in the background."""
 
-    command: Text = Field(min_length=1)
-    args: list[Text] | None = Field(None, max_length=10_000)
-
-    @field_validator("command", "args")
-    @classmethod
-    def _check_words(cls, value: Any) -> Any:
-        if any("\0" in word for word in ([value] if isinstance(value, str) else value or ())):
-            raise ValueError("an argument has no NUL character")
-        return value
-
-
-class KillRequest(BaseModel):
-    """Which job to end, for callers that send it in the body."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    process_id: str | int | None = None
+    name: Text | None = Field(None, max_length=200, description="A label for people")
 
 
 class BackgroundResponse(BaseModel):

@@ -60,6 +60,11 @@ def find(connection: sqlite3.Connection, job_id: str) -> Job | None:
     return None if row is None else _job(row)
 
 
+def ids(connection: sqlite3.Connection) -> set[str]:
+    """The ids of all jobs."""
+    return {str(row["id"]) for row in connection.execute("SELECT id FROM jobs")}
+
+
 def ended(connection: sqlite3.Connection) -> list[Job]:
     """All ended jobs, oldest first."""
     rows = connection.execute(

@@ -17,9 +17,9 @@ from kernelagent.jobs.log import STREAMS
 from kernelagent.jobs.models import (
     AsyncRequest,
     AsyncResponse,
+    BackgroundCommand,
     BackgroundRequest,
     BackgroundResponse,
-    CommandRequest,
     CommandResponse,
     JobInfo,
     JobList,
@@ -164,7 +164,7 @@ async def execute_async(
 
 @command_router.post("/commands/background", response_model=CommandResponse)
 async def run_command_background(
-    request: Request, wanted: CommandRequest, idempotency_key: IdempotencyKey = None
+    request: Request, wanted: BackgroundCommand, idempotency_key: IdempotencyKey = None
 ) -> dict[str, Any]:
     """Run a command in a process group of its own; answered once it has begun, or waits."""
     service = _service(request)
@@ -302,7 +302,7 @@ async def get_job_logs(
             keepalive=_engine(request).settings.keepalive,
         )
     live = service.live(job) is not None
-    entries, next_offset = await service.archive.read_log(job, begin, limit)
+    entries, next_offset = await service.read_log(job, begin, limit)
     messages = [log_message(entry) for entry in entries]
     page = {
         "messages": [item for item in messages if stream in (None, item.get("stream", stream))],
@@ -314,13 +314,13 @@ async def get_job_logs(
 
 
 def _begin(request: Request, job: Job, offset: int | None, tail: int | None) -> int:
+    # What a browser sends that has lost the connection, to the same address as before.
+    last = request.headers.get("last-event-id", "")
+    if last.isdecimal() and len(last) < 20:
+        return int(last)
     if tail is not None:
         return max(job.log.bytes - tail, 0)
-    if offset is not None:
-        return offset
-    # What a browser sends that has lost the connection.
-    last = request.headers.get("last-event-id", "")
-    return int(last) if last.isdecimal() and len(last) < 20 else 0
+    return offset or 0
 
 
 @router.delete("/jobs/{job_id}")

@@ -18,7 +18,7 @@ from kernelagent.jobs.archive import JobArchive
 from kernelagent.jobs.code import CodeWork, refused
 from kernelagent.jobs.command import CommandWork
 from kernelagent.jobs.job import Job, JobEnding, JobKind, JobRequest, JobStatus, new_job
-from kernelagent.jobs.log import JobLog
+from kernelagent.jobs.log import Gap, JobLog, Record
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.run import Outcome
 from kernelagent.process import SERVER, kill_marked, tree_usage
@@ -133,7 +133,8 @@ class JobService:
         JobLimit, IdempotencyConflict, and what shows before the start: LanguageNotAvailable,
         DirectoryNotFound.
         """
-        job = new_job(request, prefix, name=name, digest=_digest(request, name))
+        hook = webhook("") if webhook is not None else None
+        job = new_job(request, prefix, name=name, digest=_digest(request, name, hook))
         earlier = None
         if idempotency_key is not None:
             earlier = await self.archive.find_by_key(idempotency_key)
@@ -185,6 +186,18 @@ class JobService:
         """The place of a job in its queue, from 1; None if it does not wait."""
         waiting = self._lanes[job.kind].waiting
         return next((place for place, live in enumerate(waiting, 1) if live.job is job), None)
+
+    async def read_log(self, job: Job, offset: int, limit: int) -> tuple[list[Record | Gap], int]:
+        """About `limit` bytes of a job's log from `offset` on, and the offset behind them.
+
+        What was printed there but could not be kept is a gap.
+        """
+        live = self._live.get(job.id)
+        end = job.log.bytes if live is None else live.log.written
+        entries, next_offset = await self.archive.read_log(job, offset, limit)
+        if not entries and next_offset < end:
+            return [Gap(next_offset, end)], end
+        return entries, next_offset
 
     async def outputs(self, job: Job) -> dict[str, Any]:
         """What a job has shown so far: fields of an /execute/rich answer."""
@@ -361,8 +374,9 @@ def _take_usage(live: LiveJob, cpu_seconds: float, memory: int) -> None:
     usage.peak_memory_bytes = max(usage.peak_memory_bytes, memory)
 
 
-def _digest(request: JobRequest, name: str) -> str:
-    data = orjson.dumps([request.dump(), name], option=orjson.OPT_SORT_KEYS)
+def _digest(request: JobRequest, name: str, hook: Webhook | None) -> str:
+    callback = None if hook is None else [hook.url, dict(hook.headers), hook.secret]
+    data = orjson.dumps([request.dump(), name, callback], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(data).hexdigest()
 
 

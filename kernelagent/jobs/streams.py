@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 from starlette.responses import Response
@@ -71,41 +73,34 @@ class FollowedLog(Response):
 
     async def _messages(self) -> AsyncGenerator[list[dict[str, Any]]]:
         offset = self._offset
+        # Something is sent in each of these spans, whatever the job does.
+        due = time.monotonic() + self._keepalive
         while True:
             # Asked first: what is written until then is read below.
             live = self._service.live(self._job)
-            entries, offset = await self._service.archive.read_log(self._job, offset, _CHUNK)
-            if entries:
-                wanted = [
-                    log_message(entry)
-                    for entry in entries
-                    if isinstance(entry, Gap) or self._stream in (None, entry.stream)
-                ]
-                if wanted:
-                    yield wanted
-                    await asyncio.sleep(_PACE)
+            entries, offset = await self._service.read_log(self._job, offset, _CHUNK)
+            wanted = [
+                log_message(entry)
+                for entry in entries
+                if isinstance(entry, Gap) or self._stream in (None, entry.stream)
+            ]
+            if not wanted and time.monotonic() >= due:
+                wanted = [{"type": "keepalive"}]
+            if wanted:
+                yield wanted
+                due = time.monotonic() + self._keepalive
+                await asyncio.sleep(_PACE)
+            elif entries:
+                continue
             elif live is None:
                 yield [end_message(await self._service.find(self._job.id), offset)]
                 return
             elif not self._follow:
                 return
+            elif live.log.closed:
+                await live.ended.wait()
             else:
-                async for message in self._pause(live.log.grown(offset)):
-                    yield [message]
-                if live.log.closed:
-                    await live.ended.wait()
-
-    async def _pause(self, waiting: Any) -> AsyncGenerator[dict[str, Any]]:
-        """Keepalives until `waiting` is over."""
-        task = asyncio.ensure_future(waiting)
-        try:
-            while not task.done():
-                await asyncio.wait((task,), timeout=self._keepalive)
-                if not task.done():
-                    yield {"type": "keepalive"}
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+                await _until(live.log.grown(offset), due)
 
     def _encode(self, message: dict[str, Any]) -> bytes:
         line = dump(message)
@@ -115,3 +110,10 @@ class FollowedLog(Response):
             return b": keepalive\n\n"
         number = f"id: {message['next_offset']}\n"
         return f"{number}event: {message['type']}\ndata: {line}\n\n".encode()
+
+
+async def _until(waiting: Coroutine[Any, Any, Any], due: float) -> None:
+    """Wait for something, but no longer than until `due`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(due - time.monotonic(), 0)):
+            await waiting

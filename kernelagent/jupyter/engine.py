@@ -303,7 +303,8 @@ class Engine:
         """A session with a fresh kernel for one run, ended afterwards."""
         wanted = self.languages.find(language)
         session_id = f"isolated-{uuid.uuid4().hex[:12]}"
-        session = self._add(SessionFacts(session_id, wanted, cwd=cwd, env=dict(env or {})))
+        facts = SessionFacts(session_id, wanted, isolated=True, cwd=cwd, env=dict(env or {}))
+        session = self._add(facts)
         try:
             yield session
         finally:

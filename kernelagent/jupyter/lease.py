@@ -31,6 +31,8 @@ class SessionFacts:
     cwd: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     idle_timeout: float = 0.0
+    # For one run: nobody can come back to its state.
+    isolated: bool = False
     # The session that it was branched from.
     parent: str = ""
 

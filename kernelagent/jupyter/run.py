@@ -23,6 +23,9 @@ _IDLE_GRACE = 1.0
 # Until a run has begun, an idle kernel ignores the interrupt that is meant for it.
 _BEGIN_GRACE = 0.25
 
+_KEPT = "the session's state is kept"
+_LOST = "the session's state is lost"
+
 # Short runs need no watch over their memory.
 _MEMORY_WATCH_AFTER = 0.05
 
@@ -41,7 +44,11 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class Ending:
-    """What is known once a run is over; `message` explains every outcome but ok and error."""
+    """What is known once a run is over; `message` explains every outcome but ok and error.
+
+    `state` goes on with what that means for the session, and `details` end it with what the kernel
+    itself had to say.
+    """
 
     outcome: Outcome
     exit_code: int
@@ -51,6 +58,8 @@ class Ending:
     never_ran: bool = False
     # What the kernel wants its caller to know beside the output.
     note: str = ""
+    state: str = ""
+    details: str = ""
 
 
 @dataclass(slots=True)
@@ -238,19 +247,21 @@ class Run:
         count = reply.get("execution_count", self._count)
         if self._excess is not None and not self._stopped.done():
             message = f"{_used(self._excess)}; a process that the run had started was killed"
-            message += ", the session's state is kept"
-            return Ending(Outcome.OUT_OF_MEMORY, 137, count, message)
+            state = f", {_KEPT}"
+            return Ending(Outcome.OUT_OF_MEMORY, 137, count, message, state=state)
         told = reply.get("kernelagent") or {}
         state_lost = bool(told.get("state_lost"))
         if self._stopped.done():
             stop = self._stopped.result()
-            how = "" if stop.outcome is Outcome.INTERRUPTED else "it was interrupted and "
+            interrupted = stop.outcome is not Outcome.INTERRUPTED
+            state = _LOST if state_lost else _KEPT
             return Ending(
                 stop.outcome,
                 124 if stop.outcome is Outcome.TIMEOUT else 130,
                 count,
-                f"{stop.reason}; {how}the session's state is {'lost' if state_lost else 'kept'}",
+                f"{stop.reason}; it was interrupted" if interrupted else stop.reason,
                 state_lost,
+                state=f" and {state}" if interrupted else f"; {state}",
             )
         if status in ("aborted", "abort"):
             return Ending(
@@ -279,10 +290,11 @@ class Run:
         code = death.status.code
         signal = death.status.signal
         exit_code = 128 + signal if signal is not None else (code or 1)
-        lost = "the session's state is lost"
+        ending = Ending(Outcome.OUT_OF_MEMORY, 137, self._count, state_lost=True)
+        ending.state = f"; {_LOST}"
         if excess is not None:
-            message = f"{_used(excess)}; {lost}"
-            return Ending(Outcome.OUT_OF_MEMORY, 137, self._count, message, state_lost=True)
+            ending.message = _used(excess)
+            return ending
         if self._stopped.done():
             stop = self._stopped.result()
             how = (
@@ -290,14 +302,16 @@ class Run:
                 if self._killed
                 else death.describe()
             )
-            message = f"{stop.reason}; {how} and {lost}"
-            exit_code = 124 if stop.outcome is Outcome.TIMEOUT else 130
-            return Ending(stop.outcome, exit_code, self._count, message, state_lost=True)
-        outcome = Outcome.OUT_OF_MEMORY if death.out_of_memory else Outcome.KERNEL_DIED
-        message = f"{death.describe()}; {lost}"
-        if death.last_words.strip():
-            message = f"{message}\n{death.last_words.strip()}"
-        return Ending(outcome, exit_code, self._count, message, state_lost=True)
+            ending.outcome = stop.outcome
+            ending.exit_code = 124 if stop.outcome is Outcome.TIMEOUT else 130
+            ending.message = f"{stop.reason}; {how}"
+            ending.state = f" and {_LOST}"
+            return ending
+        ending.outcome = Outcome.OUT_OF_MEMORY if death.out_of_memory else Outcome.KERNEL_DIED
+        ending.exit_code = exit_code
+        ending.message = death.describe()
+        ending.details = death.last_words.strip()
+        return ending
 
 
 def _used(memory: MemoryUse) -> str:

@@ -383,8 +383,13 @@ class Session:
         self._pool.settled()
 
     def _result(self, execution: Execution, collector: OutputCollector, ending: Ending) -> Result:
-        if ending.message:
-            collector.add_text("stderr", _on_own_line(collector, ending.message))
+        message = ending.message
+        if not self.facts.isolated:
+            message += ending.state
+        if ending.details:
+            message += f"\n{ending.details}"
+        if message:
+            collector.add_text("stderr", _on_own_line(collector, message))
         now = time.monotonic()
         begun = now if execution.begun is None else execution.begun
         return Result(
@@ -394,7 +399,7 @@ class Session:
             outcome=ending.outcome,
             exit_code=ending.exit_code,
             execution_count=ending.execution_count,
-            message=ending.message,
+            message=message,
             state_lost=ending.state_lost,
             outputs=collector.outputs,
             updates=collector.updates,

@@ -56,6 +56,16 @@ class Spill:
         """Where the files are, once there are some."""
         return self._workspace.joinpath(*_FOLDER, self._execution_id)
 
+    @property
+    def backlog_bytes(self) -> int:
+        """How much waits for the disk."""
+        return self._backlog_bytes
+
+    async def drained(self) -> None:
+        """Wait until everything taken so far is on disk, or lost."""
+        while self._writer is not None:
+            await asyncio.shield(self._writer)
+
     def write(self, name: str, data: bytes) -> Path | None:
         """Append to the file `name`; its path, or None if nothing of `data` was taken."""
         room = min(self._limit - self._accepted, _BACKLOG - self._backlog_bytes)

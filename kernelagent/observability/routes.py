@@ -45,6 +45,8 @@ def features(engine: Engine) -> dict[str, Any]:
         "ipython": True,
         "ipython_kernel": True,
         "sessions": True,
+        "result_cache": engine.settings.cache_bytes > 0 and engine.settings.cache_entries > 0,
+        "idempotency": True,
         "branches": any(facts["kernel"] == "lean" for facts in engine.fork_server_facts.values()),
         "file_operations": False,
         "terminal_access": False,
@@ -70,6 +72,11 @@ def _identity(request: Request) -> dict[str, Any]:
 @router.get("/")
 async def root(request: Request) -> dict[str, Any]:
     """Who answers here, and at which routes."""
+    return root_facts(request)
+
+
+def root_facts(request: Request) -> dict[str, Any]:
+    """The fields of the service's root object."""
     return {
         **_identity(request),
         "status": "running",

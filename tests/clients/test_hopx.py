@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
-from hopx_ai import Sandbox
+from hopx_ai import AsyncSandbox, Sandbox
+from hopx_ai._async_agent_client import AsyncAgentHTTPClient
 from hopx_ai.errors import HopxError
 
 from tests.conftest import Server
@@ -108,3 +110,45 @@ def test_environment_in_other_languages(sandbox: Any, server: Server) -> None:
             code, language=language, env={"X": "1'2"}, working_dir=str(server.workspace)
         )
         assert result.stdout == "1'2\n"
+
+
+def cache_two_runs(server: Server, code: str) -> None:
+    """One run and one hit."""
+    body = {"code": code, "isolated": True, "cache": True}
+    for _ in range(2):
+        httpx.post(f"{server.url}/execute", json=body, headers=server.headers, timeout=60)
+
+
+def test_statistics_of_the_cache_and_clearing_it(sandbox: Any, server: Server) -> None:
+    sandbox.cache.clear()
+    cache_two_runs(server, "'sync'")
+
+    stats = sandbox.cache.stats()
+    # As the client's documentation prints it.
+    assert f"{stats['hit_rate']:.2%}" != "0.00%"
+    assert stats["hits"] >= 1 <= stats["misses"]
+    assert stats["count"] == stats["total_cached"] == 1
+    assert 0 < stats["size"] < 0.01
+
+    result = sandbox.cache.clear()
+    assert result["message"].startswith("Cache cleared successfully")
+    assert result.get("entries_removed", 0) == 1
+    assert sandbox.cache.stats()["count"] == 0
+
+
+async def test_statistics_of_the_cache_and_clearing_it_asynchronously(server: Server) -> None:
+    sandbox = AsyncSandbox("local", api_key="unused")
+    # What it makes itself once the control plane has told it the address.
+    sandbox._agent_client = AsyncAgentHTTPClient(agent_url=server.url, jwt_token=server.token)
+    try:
+        await sandbox.cache.clear()
+        cache_two_runs(server, "'async'")
+
+        stats = await sandbox.cache.stats()
+        assert (stats["count"], stats["cache"]["size"]) == (1, 1)
+        assert stats["cache"]["total_hits"] == stats["hits"] >= 1
+
+        assert await sandbox.cache.clear() is None
+        assert (await sandbox.cache.stats())["count"] == 0
+    finally:
+        await sandbox._agent_client.close()

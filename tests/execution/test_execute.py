@@ -74,7 +74,7 @@ async def test_python_has_these_names(server: Server, name: str) -> None:
 async def test_nulls_mean_absent(server: Server) -> None:
     fields = (
         "language session_id isolated timeout queue_timeout request_timeout workdir working_dir "
-        "cwd env max_output_bytes on_disconnect stdin"
+        "cwd env max_output_bytes on_disconnect stdin cache cache_ttl input_files"
     )
     nulls: dict[str, Any] = dict.fromkeys(fields.split())
 

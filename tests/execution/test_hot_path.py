@@ -69,11 +69,27 @@ async def test_answers_are_what_their_model_documents(
     assert names(model, required=True) <= set(answer)
 
 
+@pytest.mark.parametrize(
+    ("path", "model"), [("/execute", ExecuteResponse), ("/execute/rich", RichResponse)]
+)
+async def test_cached_answers_are_what_their_model_documents(
+    server: Server, path: str, model: type[ExecuteResponse]
+) -> None:
+    for cached in (False, True):
+        answer = await run(
+            server, f"{CODES['everything']} # {path}", path=path, isolated=True, cache=True
+        )
+        model.model_validate(answer)
+        assert answer["cached"] is cached
+        assert ("age" in answer) is cached
+        assert set(answer) <= names(model)
+
+
 def test_every_field_of_a_model_is_seen_in_some_answer() -> None:
     # Those that only some answers have; kept by hand, so that a new one is thought of above.
     assert names(RichResponse) - names(RichResponse, required=True) == {
         "execution_count", "message", "timed_out", "code", "error", "result", "png", "html", "svg",
-        "markdown", "json", "dataframe", "chart",
+        "markdown", "json", "dataframe", "chart", "cached", "age",
     }  # fmt: skip
 
 

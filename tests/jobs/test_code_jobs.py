@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server
-from tests.jobs.jobs import alive, ended, follow, get, job, kill, output, post, refused, start
+from tests.jobs.jobs import (
+    alive,
+    ended,
+    follow,
+    get,
+    job,
+    kill,
+    output,
+    pids_in,
+    post,
+    refused,
+    start,
+)
 from tests.runs import client_of, run, until
 
 PROGRAMS = {
@@ -123,6 +135,8 @@ async def test_a_time_limit_is_kept(server: Server) -> None:
     assert (facts["status"], facts["outcome"], facts["exit_code"]) == ("failed", "timeout", 124)
     assert facts["stdout"] == "on\n"
     assert "time limit" in facts["stderr"]
+    # It has no session that anybody could go on with.
+    assert "state" not in facts["message"]
 
 
 async def test_text_beyond_the_answer_is_in_the_log(server: Server) -> None:
@@ -216,6 +230,14 @@ async def test_a_repeat_with_the_same_key_is_the_same_job(server: Server, tmp_pa
     assert (tmp_path / "runs").read_text() == "x"
 
 
+async def test_another_callback_is_another_request(server: Server) -> None:
+    async with client_of(server, **{"Idempotency-Key": "callback"}) as client:
+        for path, status in (("a", 200), ("a", 200), ("b", 409)):
+            body = {"code": "1", "callback_url": f"https://192.0.2.1.example/{path}"}
+            response = await client.post("/execute/async", json=body)
+            assert response.status_code == status, response.text
+
+
 async def test_a_kernel_that_dies_is_told(server: Server) -> None:
     job_id = await start(server, "print('last', flush=True)\nimport os; os.abort()")
     facts = await ended(server, job_id)
@@ -261,3 +283,25 @@ async def test_a_deleted_job_is_gone(server: Server) -> None:
         await refused(await client.delete(f"/jobs/{job_id}"), 404, "PROCESS_NOT_FOUND")
     state = server.workspace.parent / "state" / "jobs" / job_id
     assert not state.exists()
+
+
+async def test_a_kill_ends_what_the_code_has_started(server: Server, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    code = (
+        "import os, signal, subprocess, time\n"
+        "shield = \"trap '' TERM INT HUP; while :; do sleep 1; done\"\n"
+        "children = [subprocess.Popen(['bash', '-c', shield]),\n"
+        "            subprocess.Popen(['setsid', 'bash', '-c', shield])]\n"
+        "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)\n"
+        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} '\n"
+        "    + ' '.join(str(child.pid) for child in children))\n"
+        "while True: time.sleep(1)"
+    )
+    job_id = await start(server, code)
+    found = await pids_in(pids, 3)
+    answer = await kill(server, job_id)
+    facts = await job(server, job_id)
+
+    assert answer["status"] == facts["status"] == "killed"
+    assert "did not react" in facts["message"]
+    assert not any(map(alive, found))

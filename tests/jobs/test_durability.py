@@ -110,6 +110,7 @@ async def test_a_server_that_is_killed_forgets_nothing(tmp_path: Path) -> None:
 
             await until(three_were_refused)
             keys = set(receiver.keys())
+            (tmp_path / "state" / "jobs" / "cmd_forgotten").mkdir()
             done = await start_command(first, "echo kept")
             await ended(first, done)
             running = [await start(first, forking) for _ in range(3)]
@@ -124,6 +125,7 @@ async def test_a_server_that_is_killed_forgets_nothing(tmp_path: Path) -> None:
         second = await begin(tmp_path)
         try:
             assert not any(map(alive, found))
+            assert not (tmp_path / "state" / "jobs" / "cmd_forgotten").exists()
             processes = (await get(second, "/execute/processes"))["processes"]
             statuses = {item["process_id"]: item["status"] for item in processes}
             assert statuses == {

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import resource
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
-from tests.conftest import Server
+from tests.conftest import Server, start_server, stop_server
 from tests.jobs.jobs import ended, follow, get, kill, output, post, refused, start, start_command
-from tests.runs import client_of
+from tests.runs import client_of, until
 
 
 class Proxy:
@@ -165,7 +168,8 @@ async def test_a_browser_goes_on_after_its_last_event(server: Server) -> None:
     await ended(server, job_id)
     headers = {"Accept": "text/event-stream", "Last-Event-ID": "4"}
     async with client_of(server, **headers) as client:
-        text = (await client.get(f"/jobs/{job_id}/logs")).text
+        # The address is that of the first connection.
+        text = (await client.get(f"/jobs/{job_id}/logs", params={"offset": 2})).text
     first, *_ = text.split("\n\n")
     fields = dict(line.split(": ", 1) for line in first.splitlines())
     assert (fields["id"], fields["event"]) == ("8", "log")
@@ -203,3 +207,52 @@ async def test_bad_questions_are_refused(server: Server) -> None:
             {"offset": 2**63},
         ):
             await refused(await client.get(path, params=query), 400, "INVALID_REQUEST")
+
+
+async def test_what_could_not_be_written_is_a_gap(tmp_path: Path) -> None:
+    server = await asyncio.to_thread(start_server, tmp_path / "workspace", tmp_path / "state")
+    limit = 1_000_000
+    try:
+        # As a full disk or a quota would stop it.
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+        go_on = tmp_path / "go-on"
+        line = f"yes abcdefgh | head -c 9000000; while [ ! -e {go_on} ]; do sleep 0.05; done"
+        job_id = await start_command(server, line)
+
+        async def all_is_printed() -> bool:
+            return bool((await get(server, f"/jobs/{job_id}"))["log"]["bytes"] == 9_000_000)
+
+        await until(all_is_printed)
+        following = asyncio.create_task(follow(server, job_id))
+        before = psutil.Process(server.process.pid).cpu_times()
+        await asyncio.sleep(1)
+        after = psutil.Process(server.process.pid).cpu_times()
+        go_on.touch()
+        messages = await following
+        facts = await ended(server, job_id)
+        page = await get(server, f"/jobs/{job_id}/logs", offset=8_000_000)
+    finally:
+        await asyncio.to_thread(stop_server, server)
+    assert after.user + after.system - before.user - before.system < 0.5
+    assert facts["log"]["error"]
+    kept = len(output(messages))
+    assert 0 < kept < limit
+    assert facts["log"]["cut_bytes"] == 9_000_000 - kept
+    gaps = [message["bytes"] for message in messages if message["type"] == "gap"]
+    assert sum(gaps) == 9_000_000 - kept
+    assert messages[-1]["status"] == "completed"
+    assert (page["complete"], page["next_offset"]) == (True, 9_000_000)
+
+
+async def test_other_streams_do_not_silence_a_follower(server_with_little: Server) -> None:
+    server = server_with_little
+    job_id = await start_command(server, "while :; do echo x >&2; sleep 0.02; done")
+    path = f"/jobs/{job_id}/logs?follow=1&stream=stdout"
+    async with (
+        client_of(server) as client,
+        client.stream("GET", path) as response,
+    ):
+        lines = response.aiter_lines()
+        for _ in range(3):
+            assert json.loads(await anext(lines))["type"] == "keepalive"
+    await kill(server, job_id)

@@ -79,8 +79,12 @@ async def test_only_so_many_are_kept(server_with_little: Server) -> None:
     await until(is_pruned)
     processes = (await get(server, "/execute/processes"))["processes"]
     assert {item["process_id"] for item in processes} == {running, *made[-5:]}
-    folders = {path.name for path in (server.workspace.parent / "state" / "jobs").iterdir()}
-    assert folders <= {running, *made[-5:]}
+    kept = server.workspace.parent / "state" / "jobs"
+
+    async def folders_are_gone() -> bool:
+        return {path.name for path in kept.iterdir()} <= {running, *made[-5:]}
+
+    await until(folders_are_gone)
     await kill(server, running)
 
 

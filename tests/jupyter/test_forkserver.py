@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from kernelagent.app import create_app
+from kernelagent.environment import Environment
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.forking import ChannelLost, ForkChannel
 from kernelagent.jupyter.forkserver import ForkServer, ForkServerSpec

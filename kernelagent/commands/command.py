@@ -1,0 +1,247 @@
+"""One command: a process in a group of its own, fed, read, limited and ended with all its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from kernelagent.jupyter.run import Outcome
+from kernelagent.process import ChildProcess, ExitStatus
+
+# What people end processes with; other signals tell of a fault.
+ENDING_SIGNALS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
+
+_CHUNK = 256 * 1024
+# Output that a sink still holds beyond which the command has to wait with more.
+_MOST_WAITING = 2**20
+# Whoever could still write has been killed by then.
+_LAST_WORDS = 5.0
+
+
+class Sink(Protocol):
+    """Takes what a command prints."""
+
+    @property
+    def backlog_bytes(self) -> int:
+        """How much of it is still on its way."""
+
+    def write(self, stream: str, data: bytes) -> None:
+        """Take a piece of `stdout` or `stderr`; never waits."""
+
+    async def drained(self) -> None:
+        """Wait until more can be taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSpec:
+    """What is run, where, and for how long; `grace` is between SIGTERM and SIGKILL, in seconds."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: Path
+    timeout: float
+    marker: str
+    grace: float
+    stdin: bytes | None = None
+
+
+@dataclass(slots=True)
+class CommandEnding:
+    """How a command ended; `message` says why, where its exit code does not."""
+
+    outcome: Outcome
+    exit_code: int
+    message: str = ""
+    seconds: float = 0.0
+    # CPU seconds and most bytes of memory, where they are known.
+    usage: tuple[float, int] | None = None
+
+
+def argv_of(command: str, args: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The argument vector itself if there are `args`, else the shell with a line."""
+    if args is not None:
+        return (command, *args)
+    return (shutil.which("bash") or "/bin/sh", "-c", command)
+
+
+class Command:
+    """A command: `go` once, `stop` at any time."""
+
+    def __init__(self, spec: CommandSpec, sink: Sink) -> None:
+        self._spec = spec
+        self._sink = sink
+        self._stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def go(self, on_start: Callable[[int], None]) -> CommandEnding:
+        """Run it to its end, and end what it has started with it.
+
+        `on_start` gets its process id.
+        """
+        spec = self._spec
+        started = time.monotonic()
+        with _Pipe() as stdin, _Pipe() as stdout, _Pipe() as stderr:
+            if spec.stdin is None:
+                stdin.close()
+            try:
+                child = ChildProcess.start(
+                    spec.argv,
+                    env=spec.env,
+                    cwd=spec.cwd,
+                    marker=spec.marker,
+                    stdin=stdin.reader,
+                    stdout=stdout.writer,
+                    stderr=stderr.writer,
+                )
+            except (OSError, ValueError) as error:
+                return _not_started(spec.argv[0], error)
+            finally:
+                stdin.close_reader()
+                stdout.close_writer()
+                stderr.close_writer()
+            readers = [
+                asyncio.create_task(self._read(pipe, name))
+                for pipe, name in ((stdout, "stdout"), (stderr, "stderr"))
+            ]
+            feeder = asyncio.create_task(stdin.write(spec.stdin or b""))
+            try:
+                on_start(child.pid)
+                ending = await self._follow(child)
+            finally:
+                try:
+                    await asyncio.shield(child.kill())
+                finally:
+                    feeder.cancel()
+                    await asyncio.wait(readers, timeout=_LAST_WORDS)
+                    for reader in readers:
+                        reader.cancel()
+                    await asyncio.gather(feeder, *readers, return_exceptions=True)
+        ending.seconds = time.monotonic() - started
+        ending.usage = child.usage
+        return ending
+
+    def stop(self, reason: str) -> None:
+        """Ask the command to end, then kill it; `go` returns then."""
+        if not self._stop.done():
+            self._stop.set_result(reason)
+
+    async def _follow(self, child: ChildProcess) -> CommandEnding:
+        spec = self._spec
+        either: list[asyncio.Future[ExitStatus] | asyncio.Future[str]] = [child.exited, self._stop]
+        await asyncio.wait(either, timeout=spec.timeout, return_when=asyncio.FIRST_COMPLETED)
+        if child.exited.done():
+            return _ending(child.exited.result())
+        if self._stop.done():
+            reason, outcome, exit_code = self._stop.result(), Outcome.CANCELLED, 143
+        else:
+            reason = f"the command was stopped after its time limit of {spec.timeout:g} s"
+            outcome, exit_code = Outcome.TIMEOUT, 124
+        # What has left the group is found later only through its parents of now.
+        await child.pin_descendants()
+        child.send_signal(signal.SIGTERM, group=True)
+        await asyncio.wait([child.exited], timeout=spec.grace)
+        if not child.exited.done():
+            exit_code = 124 if outcome is Outcome.TIMEOUT else 137
+            reason += "; it did not react to SIGTERM and was killed"
+        return CommandEnding(outcome, exit_code, reason)
+
+    async def _read(self, pipe: _Pipe, stream: str) -> None:
+        async for data in pipe.read():
+            self._sink.write(stream, data)
+            if self._sink.backlog_bytes > _MOST_WAITING:
+                await self._sink.drained()
+
+
+class _Pipe:
+    """A pipe, one end of which is for a process and the other for us."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe2(os.O_CLOEXEC)
+
+    def __enter__(self) -> _Pipe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of both ends."""
+        self.close_reader()
+        self.close_writer()
+
+    def close_reader(self) -> None:
+        """Let go of the reading end."""
+        if self.reader >= 0:
+            os.close(self.reader)
+            self.reader = -1
+
+    def close_writer(self) -> None:
+        """Let go of the writing end."""
+        if self.writer >= 0:
+            os.close(self.writer)
+            self.writer = -1
+
+    async def read(self) -> AsyncIterator[bytes]:
+        """What is written, piece by piece, to its end."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=_CHUNK)
+        file = os.fdopen(self.reader, "rb", buffering=0)
+        self.reader = -1
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), file
+        )
+        try:
+            while data := await reader.read(_CHUNK):
+                yield data
+        finally:
+            transport.close()
+
+    async def write(self, data: bytes) -> None:
+        """Write all of `data` and close; a process that does not want it is no error."""
+        if self.writer < 0:
+            return
+        loop = asyncio.get_running_loop()
+        os.set_blocking(self.writer, False)
+        view = memoryview(data)
+        try:
+            while view:
+                try:
+                    view = view[os.write(self.writer, view[:_CHUNK]) :]
+                except BlockingIOError:
+                    await _until_writable(loop, self.writer)
+        except BrokenPipeError:
+            pass
+        finally:
+            self.close_writer()
+
+
+async def _until_writable(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
+    writable = asyncio.Event()
+    loop.add_writer(descriptor, writable.set)
+    try:
+        await writable.wait()
+    finally:
+        loop.remove_writer(descriptor)
+
+
+def _ending(status: ExitStatus) -> CommandEnding:
+    if status.signal is not None:
+        reason = f"the command was ended by {status.describe()}"
+        outcome = Outcome.CANCELLED if status.signal in ENDING_SIGNALS else Outcome.ERROR
+        return CommandEnding(outcome, 128 + status.signal, reason)
+    code = status.code or 0
+    return CommandEnding(Outcome.OK if code == 0 else Outcome.ERROR, code)
+
+
+def _not_started(name: str, error: OSError | ValueError) -> CommandEnding:
+    told = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    missing = isinstance(error, FileNotFoundError)
+    return CommandEnding(
+        Outcome.ERROR, 127 if missing else 126, f"{name} could not be started: {told}"
+    )

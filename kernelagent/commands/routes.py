@@ -1,0 +1,53 @@
+"""Routes that run commands: /commands/run, its streams and its WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Depends, Request, WebSocket
+from starlette.responses import Response
+
+from kernelagent.auth import COMMANDS, require
+from kernelagent.commands.models import RunRequest, RunResponse
+from kernelagent.commands.service import CommandService
+from kernelagent.commands.streams import CommandSocket, StreamedCommand
+from kernelagent.execution.streams import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream
+from kernelagent.responses import json_response
+from kernelagent.routing import ERRORS, authorized_route
+
+# The status that web servers log for a client that left; nobody receives it.
+_CLIENT_CLOSED_REQUEST = 499
+
+router = APIRouter(
+    tags=["commands"],
+    dependencies=[Depends(require(COMMANDS))],
+    responses=ERRORS,
+    route_class=authorized_route(COMMANDS),
+)
+
+_STREAM = {"schema": {"type": "string"}}
+
+
+@router.post(
+    "/commands/run",
+    response_model=RunResponse,
+    responses={200: {"content": {NDJSON: _STREAM, EVENT_STREAM: _STREAM}}},
+)
+async def run_command(request: Request, wanted: RunRequest) -> Response:
+    """Run a command and answer when it has ended, or stream its output if `Accept` asks."""
+    service: CommandService = request.app.state.commands
+    media_type = wanted_stream(request.headers.get("accept", ""))
+    if media_type is not None:
+        keepalive = service.engine.settings.keepalive
+        return StreamedCommand(service, wanted, media_type, keepalive)
+    answer = await service.run(wanted, lambda: until_disconnect(request.receive))
+    if answer is None:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    return await asyncio.to_thread(json_response, answer)
+
+
+@router.websocket("/commands/stream")
+async def stream_command(websocket: WebSocket) -> None:
+    """Runs commands, one after the other, and streams their output."""
+    service: CommandService = websocket.app.state.commands
+    await CommandSocket(websocket, service).serve()

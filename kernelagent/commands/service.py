@@ -1,0 +1,165 @@
+"""Runs commands whose end is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kernelagent.commands.command import Command, CommandEnding, CommandSpec, Sink, argv_of
+from kernelagent.commands.models import RunRequest
+from kernelagent.commands.output import KeptOutput
+from kernelagent.errors import CommandLimit, ServiceClosing
+from kernelagent.jupyter.engine import Engine
+from kernelagent.jupyter.run import Outcome
+from kernelagent.jupyter.spill import Spill
+from kernelagent.responses import utc_timestamp
+
+CLIENT_LEFT = "the client left"
+
+_TIMEOUT = 30.0
+
+
+@dataclass(eq=False, slots=True)
+class RunningCommand:
+    """A command that is on its way, and what it is."""
+
+    id: str
+    shown: str
+    command: Command
+    pid: int = 0
+
+    def take_pid(self, pid: int) -> None:
+        """It has started."""
+        self.pid = pid
+
+
+class CommandService:
+    """What the routes of commands share. `close` ends what runs."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._running: dict[RunningCommand, None] = {}
+        self._none_runs = asyncio.Event()
+        self._none_runs.set()
+        self._closing = False
+
+    @property
+    def running(self) -> int:
+        """How many commands run."""
+        return len(self._running)
+
+    async def close(self) -> None:
+        """End what runs, and wait until it has ended."""
+        self._closing = True
+        for running in self._running:
+            running.command.stop("the server shuts down")
+        await self._none_runs.wait()
+
+    async def prepare(self, request: RunRequest, sink: Sink) -> RunningCommand:
+        """The command, to be passed to `go`; raises DirectoryNotFound, CommandLimit."""
+        engine, settings = self.engine, self.engine.settings
+        cwd = await engine.directory(request.workdir) or engine.workspace
+        command_id = f"cmd_{uuid.uuid4().hex[:20]}"
+        args = None if request.args is None else tuple(request.args)
+        spec = CommandSpec(
+            argv_of(request.command, args),
+            engine.environment.of_process(request.env),
+            cwd,
+            min(request.timeout or _TIMEOUT, settings.max_timeout),
+            command_id,
+            settings.interrupt_grace,
+            None if request.stdin is None else request.stdin.encode(),
+        )
+        shown = " ".join([request.command, *(args or ())])
+        return RunningCommand(command_id, shown, Command(spec, sink))
+
+    async def go(self, running: RunningCommand) -> CommandEnding:
+        """Run it to its end."""
+        if self._closing:
+            raise ServiceClosing("the service is shutting down")
+        limit = self.engine.settings.max_commands
+        if len(self._running) >= limit:
+            raise CommandLimit(
+                f"{limit} commands run, as many as the settings allow; nothing was run",
+                details={"limit": limit},
+            )
+        self._running[running] = None
+        self._none_runs.clear()
+        try:
+            return await running.command.go(running.take_pid)
+        finally:
+            del self._running[running]
+            if not self._running:
+                self._none_runs.set()
+
+    async def run(
+        self, request: RunRequest, disconnected: Callable[[], Awaitable[None]]
+    ) -> dict[str, Any] | None:
+        """The answer to a command; None if the caller left, which ends it."""
+        settings = self.engine.settings
+        budget = min(request.max_output_bytes or settings.output_bytes, settings.max_output_bytes)
+        spill_id = f"cmd_{uuid.uuid4().hex[:20]}"
+        spill = Spill(self.engine.workspace, spill_id, settings.spill_bytes)
+        output = KeptOutput(budget, spill)
+        try:
+            running = await self.prepare(request, output)
+            ending = await self._until_end(running, disconnected)
+        finally:
+            await spill.close()
+        if ending is None:
+            return None
+        return await asyncio.to_thread(_answer, running, ending, output)
+
+    async def _until_end(
+        self, running: RunningCommand, disconnected: Callable[[], Awaitable[None]]
+    ) -> CommandEnding | None:
+        work = asyncio.create_task(self.go(running), name=running.id)
+        leaving = asyncio.ensure_future(disconnected())
+        either: list[asyncio.Future[Any]] = [work, leaving]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            left = not work.done()
+            if left:
+                running.command.stop(CLIENT_LEFT)
+            ending = await work
+            return None if left else ending
+        finally:
+            leaving.cancel()
+            running.command.stop(CLIENT_LEFT)
+            # In any case: what was started must have ended when this returns.
+            await asyncio.shield(asyncio.wait([work]))
+
+
+def facts(running: RunningCommand, ending: CommandEnding) -> dict[str, Any]:
+    """The fields that every answer and every stream's result carry."""
+    answer: dict[str, Any] = {
+        "exit_code": ending.exit_code,
+        "success": ending.outcome is Outcome.OK,
+        "outcome": ending.outcome.value,
+        "execution_time": round(ending.seconds, 6),
+        "command": running.shown,
+        "pid": running.pid,
+        "message": ending.message,
+        "timestamp": utc_timestamp(),
+    }
+    if ending.outcome is Outcome.TIMEOUT:
+        answer |= {"timed_out": True, "code": "EXECUTION_TIMEOUT"}
+    return answer
+
+
+def _answer(running: RunningCommand, ending: CommandEnding, output: KeptOutput) -> dict[str, Any]:
+    fields = output.fields()
+    if ending.message:
+        stderr = fields["stderr"]
+        line = "" if not stderr or stderr.endswith("\n") else "\n"
+        fields["stderr"] = f"{stderr}{line}{ending.message}\n"
+    truncation = output.truncation()
+    return {
+        **facts(running, ending),
+        **fields,
+        "truncated": truncation["truncated"],
+        "truncation": truncation,
+    }

@@ -1,0 +1,237 @@
+"""A command as a stream: NDJSON and server-sent events over HTTP, messages over a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from kernelagent.commands.models import RunRequest
+from kernelagent.commands.output import PassedOutput
+from kernelagent.commands.service import CLIENT_LEFT, CommandService, RunningCommand, facts
+from kernelagent.errors import ApiError, InternalError, InvalidJson
+from kernelagent.execution.messages import complete, dump, refusal
+from kernelagent.execution.streams import NDJSON, until_disconnect
+from kernelagent.responses import utc_timestamp, validation_error
+from kernelagent.text import pieces
+
+Message = dict[str, Any]
+
+# A published client loses messages that arrive in one read with another: at least 5 ms between two.
+_PACE = 0.006
+# Published clients end a stream at a message of 1 MiB, and a character can take twelve bytes.
+_LONGEST_TEXT = 48 * 1024
+# Commands that may wait on one WebSocket behind the one that runs.
+_SOCKET_BACKLOG = 100
+
+
+async def stream_messages(
+    service: CommandService, running: RunningCommand, output: PassedOutput
+) -> AsyncGenerator[Message]:
+    """All messages of a command, `complete` last whatever happens; closed early, it is ended."""
+    work = asyncio.create_task(service.go(running), name=running.id)
+    work.add_done_callback(lambda _: output.close())
+    try:
+        yield {"type": "started", "command_id": running.id, "timestamp": utc_timestamp()}
+        while taken := await output.next():
+            for stream, data in taken:
+                yield _text(stream, data)
+        try:
+            ending = await asyncio.shield(work)
+        except ApiError as error:
+            yield refusal(error)
+            yield complete(False)
+            return
+        if ending.message:
+            yield _text("stderr", f"{ending.message}\n".encode())
+        totals = {f"{name}_bytes": size for name, size in output.totals.items()}
+        yield {"type": "result", **facts(running, ending), **totals}
+        yield complete(ending.exit_code == 0)
+    finally:
+        running.command.stop(CLIENT_LEFT)
+        output.close()
+        await asyncio.shield(asyncio.wait([work]))
+
+
+def _text(stream: str, data: bytes) -> Message:
+    message = {"type": stream, "timestamp": utc_timestamp()}
+    try:
+        return {**message, "data": data.decode()}
+    except UnicodeDecodeError:
+        exact = base64.b64encode(data).decode()
+        return {**message, "data": data.decode("utf-8", "replace"), "data_base64": exact}
+
+
+class StreamedCommand(Response):
+    """A response: the messages of one command, as they happen. A client that leaves ends it."""
+
+    def __init__(
+        self, service: CommandService, request: RunRequest, media_type: str, keepalive: float
+    ) -> None:
+        # Proxies must not collect the stream.
+        super().__init__(media_type=media_type, headers={"X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._service = service
+        self._request = request
+        self._media_type = media_type
+        self._keepalive = keepalive
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        output = PassedOutput()
+        # Raises what is wrong with it before the headers are out.
+        running = await self._service.prepare(self._request, output)
+        leaving = asyncio.create_task(until_disconnect(receive))
+        sending = asyncio.create_task(self._send_all(running, output, send))
+        try:
+            await asyncio.wait((leaving, sending), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (leaving, sending):
+                task.cancel()
+            await asyncio.gather(leaving, sending, return_exceptions=True)
+        if not sending.cancelled():
+            sending.result()
+
+    async def _send_all(self, running: RunningCommand, output: PassedOutput, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        messages = stream_messages(self._service, running, output)
+        async with contextlib.aclosing(messages):
+            upcoming = asyncio.ensure_future(anext(messages, None))
+            try:
+                while True:
+                    await asyncio.wait((upcoming,), timeout=self._keepalive)
+                    if not upcoming.done():
+                        await _send_body(send, self._encode({"type": "keepalive"}))
+                        continue
+                    message = upcoming.result()
+                    if message is None:
+                        break
+                    await _send_body(send, self._encode(message))
+                    upcoming = asyncio.ensure_future(anext(messages, None))
+            finally:
+                upcoming.cancel()
+                await asyncio.gather(upcoming, return_exceptions=True)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _encode(self, message: Message) -> bytes:
+        line = dump(message)
+        if self._media_type == NDJSON:
+            return f"{line}\n".encode()
+        if message["type"] == "keepalive":
+            return b": keepalive\n\n"
+        return f"event: {message['type']}\ndata: {line}\n\n".encode()
+
+
+async def _send_body(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+class CommandSocket:
+    """One WebSocket on which commands are asked for, one after the other.
+
+    Client messages: the fields of POST /commands/run with any `type`; `interrupt` ends the one that
+    runs. Each command ends with `complete`. A client that leaves ends its command.
+    """
+
+    def __init__(self, websocket: WebSocket, service: CommandService) -> None:
+        self._websocket = websocket
+        self._service = service
+        self._backlog: asyncio.Queue[Message | ApiError] = asyncio.Queue(_SOCKET_BACKLOG)
+        self._running: RunningCommand | None = None
+        self._sent_at = 0.0
+
+    async def serve(self) -> None:
+        """Accept the connection and work until the client leaves."""
+        await self._websocket.accept()
+        worker = asyncio.create_task(self._work())
+        full = False
+        try:
+            while not worker.done():
+                self._take(await self._websocket.receive_text())
+        except (WebSocketDisconnect, KeyError):
+            # A binary frame is a KeyError there, and nothing that we could read.
+            pass
+        except asyncio.QueueFull:
+            full = True
+        finally:
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+        if full:
+            await self._websocket.close(1008, "too many commands wait")
+
+    def _take(self, text: str) -> None:
+        try:
+            message = json.loads(text)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            self._backlog.put_nowait(InvalidJson("a message is a JSON object"))
+        elif message.get("type") in ("interrupt", "kill"):
+            if self._running is not None:
+                self._running.command.stop("the command was ended on request")
+        else:
+            self._backlog.put_nowait(message)
+
+    async def _work(self) -> None:
+        while True:
+            wanted = await self._backlog.get()
+            try:
+                if isinstance(wanted, ApiError):
+                    raise wanted
+                await self._run(_checked(wanted))
+            except ApiError as error:
+                await self._send(refusal(error))
+                await self._send(complete(False))
+            except WebSocketDisconnect:
+                return
+
+    async def _run(self, request: RunRequest) -> None:
+        output = PassedOutput()
+        self._running = await self._service.prepare(request, output)
+        try:
+            messages = stream_messages(self._service, self._running, output)
+            async with contextlib.aclosing(messages):
+                async for message in messages:
+                    for part in _parts(message):
+                        await self._send(part)
+        except ApiError:
+            raise
+        except (WebSocketDisconnect, RuntimeError, OSError):
+            raise WebSocketDisconnect from None
+        except Exception as error:
+            raise InternalError("the command failed inside the service") from error
+        finally:
+            self._running = None
+
+    async def _send(self, message: Message) -> None:
+        await asyncio.sleep(max(self._sent_at + _PACE - time.monotonic(), 0))
+        await self._websocket.send_text(dump(message))
+        self._sent_at = time.monotonic()
+
+
+def _checked(message: Message) -> RunRequest:
+    try:
+        return RunRequest.model_validate(message)
+    except ValidationError as error:
+        raise validation_error(
+            [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
+        ) from None
+
+
+def _parts(message: Message) -> list[Message]:
+    """A message as several that are not too long."""
+    data = message.get("data")
+    if message["type"] not in ("stdout", "stderr") or len(dump(message)) <= _LONGEST_TEXT:
+        return [message]
+    exact = message.get("data_base64")
+    raw = base64.b64decode(exact) if exact is not None else str(data).encode()
+    # Twelve bytes for a character of four.
+    return [_text(message["type"], piece) for piece in pieces(raw, _LONGEST_TEXT // 6)]

@@ -1,0 +1,229 @@
+"""Commands as streams: over HTTP and over a WebSocket."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.conftest import Server
+from tests.jobs.jobs import alive, pids_in, refused
+from tests.runs import client_of, until
+
+Message = dict[str, Any]
+
+
+async def streamed(server: Server, line: str, **fields: Any) -> list[Message]:
+    """All messages of a shell line, keepalives too."""
+    body = {"command": line, **fields}
+    async with (
+        client_of(server, Accept="application/x-ndjson") as client,
+        client.stream("POST", "/commands/run", json=body) as response,
+    ):
+        assert response.status_code == 200
+        return [json.loads(line) async for line in response.aiter_lines()]
+
+
+def output(messages: list[Message], stream: str = "stdout") -> bytes:
+    return b"".join(
+        base64.b64decode(message["data_base64"])
+        if "data_base64" in message
+        else message["data"].encode()
+        for message in messages
+        if message["type"] == stream
+    )
+
+
+async def test_messages_in_order(server: Server) -> None:
+    messages = await streamed(server, "echo out; sleep 0.1; echo err >&2; exit 3")
+    kinds = [message["type"] for message in messages]
+    assert kinds == ["started", "stdout", "stderr", "result", "complete"]
+    result = messages[-2]
+    assert (result["exit_code"], result["success"], result["outcome"]) == (3, False, "error")
+    assert (result["stdout_bytes"], result["stderr_bytes"]) == (4, 4)
+    assert result["pid"] > 0
+    assert messages[-1]["success"] is False
+
+
+async def test_events_for_browsers(server: Server) -> None:
+    async with client_of(server, Accept="text/event-stream") as client:
+        text = (await client.post("/commands/run", json={"command": "echo hi"})).text
+    events = [
+        dict(line.split(": ", 1) for line in block.splitlines())
+        for block in text.split("\n\n")
+        if block
+    ]
+    assert [event["event"] for event in events] == ["started", "stdout", "result", "complete"]
+    assert json.loads(events[1]["data"])["data"] == "hi\n"
+
+
+async def test_output_comes_when_it_is_printed(server: Server, tmp_path: Path) -> None:
+    go_on = tmp_path / "go-on"
+    line = f"echo first; while [ ! -e {go_on} ]; do sleep 0.02; done; echo second"
+    async with (
+        client_of(server, Accept="application/x-ndjson") as client,
+        client.stream("POST", "/commands/run", json={"command": line}) as response,
+    ):
+        found = []
+        async for text in response.aiter_lines():
+            message = json.loads(text)
+            if message["type"] == "stdout":
+                found.append(message["data"])
+                go_on.touch()
+    assert found == ["first\n", "second\n"]
+
+
+async def test_silence_is_filled(server_with_little: Server) -> None:
+    messages = await streamed(server_with_little, "sleep 1")
+    assert [message["type"] for message in messages].count("keepalive") >= 2
+
+
+async def test_much_output_passes_whole(server: Server) -> None:
+    messages = await streamed(server, "seq 1000000; printf '\\xff'; printf 'é' >&2")
+    expected = b"".join(b"%d\n" % n for n in range(1, 1_000_001)) + b"\xff"
+    assert output(messages) == expected
+    assert output(messages, "stderr") == "é".encode()
+    assert max(len(json.dumps(message)) for message in messages) < 2**20
+
+
+async def test_a_slow_client_slows_the_command(server: Server, tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    line = (
+        "python3 -c \"import os\nn = 0\nwhile n < 500: n += os.write(1, b'x' * 1000000) // 1000000;"
+        f" open('{count}', 'w').write(str(n))\""
+    )
+    async with (
+        client_of(server, Accept="application/x-ndjson") as client,
+        client.stream("POST", "/commands/run", json={"command": line, "timeout": 100}) as response,
+    ):
+        lines = response.aiter_lines()
+        await anext(lines)
+        before = ""
+        # Until it has stopped, as nobody reads.
+        while not count.exists() or count.read_text() != before:
+            before = count.read_text() if count.exists() else ""
+            deadline = time.monotonic() + 0.5
+            await until_time(deadline)
+        assert int(before) < 200
+
+
+async def until_time(moment: float) -> None:
+    async def passed() -> bool:
+        return time.monotonic() >= moment
+
+    await until(passed)
+
+
+async def test_a_client_that_leaves_ends_it(server: Server, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    line = f"echo $$ > {pids}; sleep 300 & echo $! >> {pids}; wait"
+    async with (
+        client_of(server, Accept="application/x-ndjson") as client,
+        client.stream("POST", "/commands/run", json={"command": line, "timeout": 200}),
+    ):
+        found = await pids_in(pids, 2)
+
+    async def all_have_ended() -> bool:
+        return not any(map(alive, found))
+
+    await until(all_have_ended)
+
+
+async def test_what_is_wrong_is_an_error_before_the_stream(server: Server) -> None:
+    async with client_of(server, Accept="application/x-ndjson") as client:
+        body = {"command": "true", "workdir": "/no/such"}
+        await refused(await client.post("/commands/run", json=body), 400, "DIRECTORY_NOT_FOUND")
+
+
+# WebSocket
+
+
+async def ask(socket: ClientConnection, **wanted: Any) -> list[Message]:
+    """All messages of one command."""
+    await socket.send(json.dumps(wanted))
+    messages = []
+    while True:
+        messages.append(json.loads(await socket.recv()))
+        if messages[-1]["type"] == "complete":
+            return messages
+
+
+def opened(server: Server) -> connect:
+    return connect(f"{server.websocket_url}/commands/stream", additional_headers=server.headers)
+
+
+async def test_several_commands_on_one_socket(server: Server) -> None:
+    async with opened(server) as socket:
+        for n in range(3):
+            messages = await ask(
+                socket, type="execute", command="bash", args=["-c", f"echo {n}; exit {n}"]
+            )
+            assert output(messages) == f"{n}\n".encode()
+            assert messages[-2]["exit_code"] == n
+            assert messages[-1] == {**messages[-1], "type": "complete", "success": n == 0}
+
+
+async def test_long_output_in_messages_that_clients_can_take(server: Server) -> None:
+    async with opened(server) as socket:
+        messages = await ask(socket, command="yes é | head -c 300000")
+    assert output(messages) == ("é\n" * 100_000).encode()
+    assert max(len(json.dumps(message)) for message in messages) < 64 * 1024
+
+
+async def test_messages_are_some_milliseconds_apart(server: Server) -> None:
+    async with opened(server) as socket:
+        await socket.send(json.dumps({"command": "yes | head -c 300000"}))
+        moments = []
+        while json.loads(await socket.recv())["type"] != "complete":
+            moments.append(time.monotonic())
+    # Arrivals can bunch up on a busy machine, but not on the whole.
+    assert moments[-1] - moments[0] >= 0.005 * (len(moments) - 1)
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("[]", "INVALID_JSON"),
+        ("{", "INVALID_JSON"),
+        ("{}", "MISSING_PARAMETER"),
+        ('{"command": "true", "workdir": "/no/such"}', "DIRECTORY_NOT_FOUND"),
+    ],
+)
+async def test_bad_messages_are_answered(server: Server, message: str, code: str) -> None:
+    async with opened(server) as socket:
+        await socket.send(message)
+        error, complete = [json.loads(await socket.recv()) for _ in range(2)]
+        assert (error["type"], error["code"]) == ("error", code)
+        assert (complete["type"], complete["success"]) == ("complete", False)
+        assert output(await ask(socket, command="echo on")) == b"on\n"
+
+
+async def test_an_interrupt_ends_the_command(server: Server, tmp_path: Path) -> None:
+    async with opened(server) as socket:
+        await socket.send(json.dumps({"command": "echo on; sleep 300", "timeout": 200}))
+        while json.loads(await socket.recv())["type"] != "stdout":
+            pass
+        await socket.send(json.dumps({"type": "interrupt"}))
+        messages = [json.loads(await socket.recv())]
+        while messages[-1]["type"] != "complete":
+            messages.append(json.loads(await socket.recv()))
+    assert messages[-2]["exit_code"] == 143
+
+
+async def test_leaving_the_socket_ends_the_command(server: Server, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    async with opened(server) as socket:
+        await socket.send(
+            json.dumps({"command": f"echo $$ > {pids}; exec sleep 300", "timeout": 200})
+        )
+        (pid,) = await pids_in(pids, 1)
+
+    async def has_ended() -> bool:
+        return not alive(pid)
+
+    await until(has_ended)
