@@ -61,12 +61,14 @@ class HttpClient:
         self.send(method, path, content)
         return self.receive()
 
-    def send(self, method: str, path: str, content: Any = None) -> None:
+    def send(
+        self, method: str, path: str, content: Any = None, *, accept: str = "application/json"
+    ) -> None:
         """Send a request, whose answer is then to be received."""
         self._asked = f"{method} {path}"
         body = b"" if content is None else orjson.dumps(content)
         head = (
-            f"{method} {path} HTTP/1.1\r\n{self._headers}"
+            f"{method} {path} HTTP/1.1\r\n{self._headers}Accept: {accept}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         if self._was_closed():
@@ -80,6 +82,19 @@ class HttpClient:
         if not 200 <= status < 300:
             raise HttpError(self._asked, status, answer)
         return orjson.loads(answer) if answer else None
+
+    def receive_stream(self) -> int:
+        """Bytes of the body of an answer in chunks, which is read to its end and thrown away.
+
+        The connection is closed: what is measured is the server, not a parser of chunks.
+        """
+        total = 0
+        while data := self._socket.recv(2**20):
+            total += len(data)
+            if data.endswith(b"\r\n0\r\n\r\n") or data == b"0\r\n\r\n":
+                break
+        self._socket.close()
+        return total
 
     def close(self) -> None:
         self._socket.close()

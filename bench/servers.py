@@ -81,6 +81,19 @@ def naive_server() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
+def plain_server() -> Iterator[Server]:
+    """The plain application under uvicorn, for what has no kernel."""
+    with temporary_home() as home:
+        port = _free_port()
+        argv = [sys.executable, "-m", "uvicorn", "bench.plain_app:app", "--port", str(port)]
+        argv += ["--loop", "uvloop", "--http", "httptools", "--log-level", "warning"]
+        with _running([*argv, "--no-access-log"], home, {}) as process:
+            server = Server(port, None, process, home)
+            _wait_until_answering(server, "/health")
+            yield server
+
+
+@contextlib.contextmanager
 def gateway_server(*options: str) -> Iterator[Server]:
     """A Jupyter kernel gateway as it comes; only its address is given, and `options`."""
     with temporary_home() as home:

@@ -9,6 +9,7 @@ from bench.findings import Findings, Plan
 from bench.scenarios import (
     branch,
     cache,
+    commands,
     first_plot,
     floods,
     interrupts,
@@ -44,6 +45,7 @@ SCENARIOS: dict[str, Scenario] = {
     "leaks": Scenario("what a hundred sessions leave behind", leaks.run),
     "languages": Scenario("languages beside Python", languages.run),
     "jobs": Scenario("jobs, one and 200 at once", jobs.run),
+    "commands": Scenario("commands, small ones and a gigabyte", commands.run),
     "notebook": Scenario("a notebook of 20 cells", notebook.run),
     "cache": Scenario("a cached run of two seconds", cache.run),
     "soak": Scenario("what two thousand rough sessions leave behind", soak.run, on_demand=True),
