@@ -34,6 +34,7 @@ class CodeWork:
         self._session: Session | None = None
         self._execution: Execution | None = None
         self._stopped = ""
+        self._answer: dict[str, Any] | None = None
 
     async def go(self, on_start: Callable[[int], None]) -> JobEnding:
         """Run the code; `on_start` gets its kernel's process id. Raises ApiError."""
@@ -65,7 +66,7 @@ class CodeWork:
         if result.message:
             self._write("stderr", f"{result.message}\n")
         # One of several MiB takes a while.
-        body = await asyncio.to_thread(answer, result, with_outputs=True)
+        body = self._answer = await asyncio.to_thread(answer, result, with_outputs=True)
         outcome = result.outcome
         if outcome is Outcome.KERNEL_DIED and result.exit_code - 128 in ENDING_SIGNALS:
             outcome = Outcome.CANCELLED
@@ -80,6 +81,8 @@ class CodeWork:
     @property
     def shown(self) -> dict[str, Any]:
         """What it has shown so far, as fields of an answer."""
+        if self._answer is not None:
+            return self._answer
         collector = self._execution.collector if self._execution is not None else None
         outputs = collector.outputs if collector is not None else []
         return {**slots(outputs), "rich_outputs": rich_outputs(outputs), "outputs": outputs}

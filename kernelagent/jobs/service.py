@@ -27,7 +27,8 @@ from kernelagent.webhooks.webhook import Webhook
 log = logging.getLogger(__name__)
 
 # How often what running jobs use is looked at, and old ones are removed; seconds.
-_SWEEP_INTERVAL = 2.0
+_SAMPLE_INTERVAL = 0.5
+_PRUNE_INTERVAL = 2.0
 _TIDY_INTERVAL = 60.0
 _SHUTDOWN = "the server was shut down while it ran"
 _CRASH = "the server ended while it ran"
@@ -322,19 +323,20 @@ class JobService:
         await self.archive.record_end(job)
 
     async def _sweep(self) -> None:
-        tidied = time.monotonic()
+        tidied = pruned = time.monotonic()
         while True:
             try:
                 if time.monotonic() - tidied > _TIDY_INTERVAL:
-                    tidied = time.monotonic()
+                    tidied = pruned = time.monotonic()
                     await self.archive.tidy()
                 await self._sample()
-                if self._prune_due:
+                if self._prune_due and time.monotonic() - pruned > _PRUNE_INTERVAL:
+                    pruned = time.monotonic()
                     self._prune_due = False
                     await self.archive.prune()
             except Exception:
                 log.exception("jobs could not be looked after")
-            await asyncio.sleep(_SWEEP_INTERVAL)
+            await asyncio.sleep(_SAMPLE_INTERVAL)
 
     async def _sample(self) -> None:
         for live in list(self._live.values()):

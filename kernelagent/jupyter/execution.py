@@ -195,7 +195,7 @@ class Execution:
         self.submitted_at = datetime.now(UTC)
         self.begun: float | None = None
         self.run: Run | None = None
-        # What it has shown so far, once it has begun.
+        # What it has shown so far, while it runs.
         self.collector: OutputCollector | None = None
         self.stop_requested: tuple[Outcome, str] | None = None
         self.finished: asyncio.Future[Result] = asyncio.get_running_loop().create_future()

@@ -373,6 +373,8 @@ class Session:
         try:
             ending = await self._run(execution, collector)
         finally:
+            # They know each other: together they would stay until the garbage is collected.
+            execution.collector = None
             await spill.close()
         self.runs += 1
         result = self._result(execution, collector, ending)
