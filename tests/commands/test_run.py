@@ -181,19 +181,21 @@ async def test_many_at_once(server: Server) -> None:
     assert [answer["stdout"] for answer in answers] == [f"{n}\n" for n in range(50)]
 
 
-async def test_only_so_many_run(server_with_little: Server) -> None:
+async def test_only_so_many_run(server_with_little: Server, tmp_path: Path) -> None:
     server = server_with_little
+    pids = tmp_path / "pids"
+    body = {"command": f"echo $$ >> {pids}; exec sleep 20"}
     async with client_of(server) as client:
-        running = [
-            asyncio.create_task(client.post("/commands/run", json={"command": "sleep 20"}))
-            for _ in range(2)
-        ]
-
-        async def is_full() -> bool:
-            response = await client.post("/commands/run", json={"command": "true"})
-            return bool(response.status_code == 409 and response.json()["code"] == "COMMAND_LIMIT")
-
-        await until(is_full)
+        running = [asyncio.create_task(client.post("/commands/run", json=body)) for _ in range(2)]
+        await pids_in(pids, 2)
+        response = await client.post("/commands/run", json={"command": "true"})
+        assert (await refused(response, 409, "COMMAND_LIMIT"))["details"] == {"limit": 2}
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+        async def has_room() -> bool:
+            response = await client.post("/commands/run", json={"command": "true"})
+            return bool(response.status_code == 200)
+
+        await until(has_room)

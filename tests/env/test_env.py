@@ -210,7 +210,11 @@ async def test_it_survives_a_restart(tmp_path: Path) -> None:
         await asyncio.to_thread(stop_server, second)
 
 
-def test_the_published_client(server: Server) -> None:
+async def test_the_published_client(server: Server) -> None:
+    await asyncio.to_thread(_drive_the_published_client, server)
+
+
+def _drive_the_published_client(server: Server) -> None:
     sandbox: Any = Sandbox.debug(agent_url=server.url, jwt_token=server.token)
     sandbox.env.set_all({"A": "1"})
     sandbox.env.update({"B": "2"})
