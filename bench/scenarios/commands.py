@@ -15,13 +15,15 @@ from bench.servers import our_server, plain_server
 
 _PLAIN = "plain Starlette route"
 _PIPE = "a pipe read by Python"
-_STREAM = "kernelagent, streamed"
+_STREAM = "kernelagent, frames"
+_NDJSON = "kernelagent, NDJSON"
 _SMALL = "run `true`"
 _OVERHEAD = "what the service adds to `true`"
 
 _OVERHEAD_LIMIT_MS = 1.0
 _WARM_UP = 20
 _ENOUGH = 0.5
+_FRAMES = "application/vnd.kernelagent.frames"
 _BLOCK = 64 * 1024
 
 
@@ -55,11 +57,12 @@ def run(plan: Plan, say: Callable[[str], None]) -> Findings:
         variants = {
             _PIPE: timed(partial(_read_pipe, line), partial(expect, size)),
             OURS: timed(partial(_run, ours.client, line), partial(expect, size)),
-            _STREAM: timed(partial(_stream, ours.client, line)),
+            _STREAM: timed(partial(_stream, ours.client, line, _FRAMES)),
+            _NDJSON: timed(partial(_stream, ours.client, line, "application/x-ndjson")),
         }
         found = interleave(variants, plan.rounds(3, 1))
         findings.add(much, "s", found, baseline=_PIPE)
-        findings.expect_at_most(much, OURS, 1 / _ENOUGH, baseline=_PIPE)
+        findings.expect_at_most(much, _STREAM, 1 / _ENOUGH, baseline=_PIPE)
     return findings
 
 
@@ -84,8 +87,8 @@ def _run(connect: Callable[[], HttpClient], line: str) -> int:
     return int(answer["truncation"]["stdout_bytes"])
 
 
-def _stream(connect: Callable[[], HttpClient], line: str) -> int:
+def _stream(connect: Callable[[], HttpClient], line: str, accept: str) -> int:
     client = connect()
     wanted = {"command": line, "timeout": 300}
-    client.send("POST", "/commands/run", wanted, accept="application/x-ndjson")
+    client.send("POST", "/commands/run", wanted, accept=accept)
     return client.receive_stream()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -18,7 +20,7 @@ from kernelagent.process import ChildProcess, ExitStatus
 # What people end processes with; other signals tell of a fault.
 ENDING_SIGNALS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
 
-_CHUNK = 256 * 1024
+_CHUNK = 2**20
 # Output that a sink still holds beyond which the command has to wait with more.
 _MOST_WAITING = 2**20
 # Whoever could still write has been killed by then.
@@ -189,18 +191,28 @@ class _Pipe:
 
     async def read(self) -> AsyncIterator[bytes]:
         """What is written, piece by piece, to its end."""
+        os.set_blocking(self.reader, False)
+        with contextlib.suppress(OSError):
+            # Fewer turns for much output; a system that allows none is no reason to fail.
+            fcntl.fcntl(self.reader, fcntl.F_SETPIPE_SZ, _CHUNK)
         loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=_CHUNK)
-        file = os.fdopen(self.reader, "rb", buffering=0)
-        self.reader = -1
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), file
-        )
+        readable = asyncio.Event()
+        loop.add_reader(self.reader, readable.set)
         try:
-            while data := await reader.read(_CHUNK):
+            while True:
+                await readable.wait()
+                try:
+                    data = os.read(self.reader, _CHUNK)
+                except BlockingIOError:
+                    readable.clear()
+                    continue
+                if not data:
+                    return
                 yield data
+                # Whoever prints without end must not keep the others from their turns.
+                await asyncio.sleep(0)
         finally:
-            transport.close()
+            loop.remove_reader(self.reader)
 
     async def write(self, data: bytes) -> None:
         """Write all of `data` and close; a process that does not want it is no error."""

@@ -15,9 +15,9 @@ from kernelagent.text import incomplete, pieces
 STREAMS = ("stdout", "stderr")
 
 # Bytes of output in one message of a stream.
-LONGEST_PIECE = 256 * 1024
+LONGEST_PIECE = 512 * 1024
 # On their way to a client; the command waits while there are more.
-_ROOM = 2**20
+_ROOM = 2 * 2**20
 
 
 @dataclass(slots=True)
@@ -116,10 +116,11 @@ class PassedOutput:
     def write(self, stream: str, data: bytes) -> None:
         """Take a piece; never waits."""
         self.totals[stream] += len(data)
-        data = self._rests[stream] + data
-        whole = len(data) - incomplete(data)
-        self._rests[stream] = data[whole:]
-        self._put(stream, data[:whole])
+        if self._rests[stream]:
+            data = self._rests[stream] + data
+        rest = incomplete(data)
+        self._rests[stream] = data[len(data) - rest :]
+        self._put(stream, data[: len(data) - rest] if rest else data)
 
     async def drained(self) -> None:
         """Wait until the client has taken enough of it."""
@@ -154,16 +155,19 @@ class PassedOutput:
             self._ready.set()
 
     def _joined(self) -> Iterator[tuple[str, bytes]]:
-        name, gathered = "", bytearray()
+        name, size = "", 0
+        gathered: list[bytes] = []
         for stream, data in self._waiting:
-            if gathered and (stream != name or len(gathered) >= LONGEST_PIECE):
+            if gathered and (stream != name or size + len(data) > LONGEST_PIECE):
                 yield from _divided(name, gathered)
-                gathered = bytearray()
+                gathered, size = [], 0
             name = stream
-            gathered += data
+            gathered.append(data)
+            size += len(data)
         yield from _divided(name, gathered)
 
 
-def _divided(stream: str, data: bytearray) -> Iterator[tuple[str, bytes]]:
-    for piece in pieces(bytes(data), LONGEST_PIECE):
+def _divided(stream: str, gathered: list[bytes]) -> Iterator[tuple[str, bytes]]:
+    data = gathered[0] if len(gathered) == 1 else b"".join(gathered)
+    for piece in pieces(data, LONGEST_PIECE):
         yield stream, piece

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from kernelagent.auth import COMMANDS, require
 from kernelagent.commands.models import RunRequest, RunResponse
 from kernelagent.commands.service import CommandService
-from kernelagent.commands.streams import CommandSocket, StreamedCommand
+from kernelagent.commands.streams import FRAMES, CommandSocket, StreamedCommand
 from kernelagent.execution.streams import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream
 from kernelagent.responses import json_response
 from kernelagent.routing import ERRORS, authorized_route
@@ -31,12 +31,13 @@ _STREAM = {"schema": {"type": "string"}}
 @router.post(
     "/commands/run",
     response_model=RunResponse,
-    responses={200: {"content": {NDJSON: _STREAM, EVENT_STREAM: _STREAM}}},
+    responses={200: {"content": {NDJSON: _STREAM, EVENT_STREAM: _STREAM, FRAMES: _STREAM}}},
 )
 async def run_command(request: Request, wanted: RunRequest) -> Response:
     """Run a command and answer when it has ended, or stream its output if `Accept` asks."""
     service: CommandService = request.app.state.commands
-    media_type = wanted_stream(request.headers.get("accept", ""))
+    accept = request.headers.get("accept", "")
+    media_type = FRAMES if FRAMES in accept.lower() else wanted_stream(accept)
     if media_type is not None:
         keepalive = service.engine.settings.keepalive
         return StreamedCommand(service, wanted, media_type, keepalive)

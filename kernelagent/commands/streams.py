@@ -6,8 +6,9 @@ import asyncio
 import base64
 import contextlib
 import json
+import struct
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,16 +16,23 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from kernelagent.commands.command import CommandEnding
 from kernelagent.commands.models import RunRequest
 from kernelagent.commands.output import PassedOutput
 from kernelagent.commands.service import CLIENT_LEFT, CommandService, RunningCommand, facts
 from kernelagent.errors import ApiError, InternalError, InvalidJson
 from kernelagent.execution.messages import complete, dump, refusal
 from kernelagent.execution.streams import NDJSON, until_disconnect
-from kernelagent.responses import utc_timestamp, validation_error
+from kernelagent.responses import dump_json, utc_timestamp, validation_error
 from kernelagent.text import pieces
 
 Message = dict[str, Any]
+
+# Exact bytes at little cost. A frame is its type in one byte, three of zero, the length of what
+# follows in four (big endian), and that: the layout of Docker's streams, with a type for results.
+FRAMES = "application/vnd.kernelagent.frames"
+_FRAME = struct.Struct(">BxxxI")
+_FRAME_TYPES = {"stdout": 1, "stderr": 2, "result": 4}
 
 # A published client loses messages that arrive in one read with another: at least 5 ms between two.
 _PACE = 0.006
@@ -34,13 +42,26 @@ _LONGEST_TEXT = 48 * 1024
 _SOCKET_BACKLOG = 100
 
 
+@contextlib.asynccontextmanager
+async def _under_way(
+    service: CommandService, running: RunningCommand, output: PassedOutput
+) -> AsyncIterator[asyncio.Task[CommandEnding]]:
+    """The command as a task, which has ended when the context is left."""
+    work = asyncio.create_task(service.go(running), name=running.id)
+    work.add_done_callback(lambda _: output.close())
+    try:
+        yield work
+    finally:
+        running.command.stop(CLIENT_LEFT)
+        output.close()
+        await asyncio.shield(asyncio.wait([work]))
+
+
 async def stream_messages(
     service: CommandService, running: RunningCommand, output: PassedOutput
 ) -> AsyncGenerator[Message]:
     """All messages of a command, `complete` last whatever happens; closed early, it is ended."""
-    work = asyncio.create_task(service.go(running), name=running.id)
-    work.add_done_callback(lambda _: output.close())
-    try:
+    async with _under_way(service, running, output) as work:
         yield {"type": "started", "command_id": running.id, "timestamp": utc_timestamp()}
         while taken := await output.next():
             for stream, data in taken:
@@ -53,13 +74,30 @@ async def stream_messages(
             return
         if ending.message:
             yield _text("stderr", f"{ending.message}\n".encode())
-        totals = {f"{name}_bytes": size for name, size in output.totals.items()}
-        yield {"type": "result", **facts(running, ending), **totals}
+        yield _result(running, ending, output)
         yield complete(ending.exit_code == 0)
-    finally:
-        running.command.stop(CLIENT_LEFT)
-        output.close()
-        await asyncio.shield(asyncio.wait([work]))
+
+
+async def stream_frames(
+    service: CommandService, running: RunningCommand, output: PassedOutput
+) -> AsyncGenerator[bytes]:
+    """What a command prints exactly as it is, in frames; the last one has the result as JSON."""
+    async with _under_way(service, running, output) as work:
+        while taken := await output.next():
+            for stream, data in taken:
+                yield _FRAME.pack(_FRAME_TYPES[stream], len(data)) + data
+        try:
+            ending = await asyncio.shield(work)
+        except ApiError as error:
+            content = dump_json(refusal(error))
+        else:
+            content = dump_json(_result(running, ending, output))
+        yield _FRAME.pack(_FRAME_TYPES["result"], len(content)) + content
+
+
+def _result(running: RunningCommand, ending: CommandEnding, output: PassedOutput) -> Message:
+    totals = {f"{name}_bytes": size for name, size in output.totals.items()}
+    return {"type": "result", **facts(running, ending), **totals}
 
 
 def _text(stream: str, data: bytes) -> Message:
@@ -72,7 +110,7 @@ def _text(stream: str, data: bytes) -> Message:
 
 
 class StreamedCommand(Response):
-    """A response: the messages of one command, as they happen. A client that leaves ends it."""
+    """A response: one command, as it happens. A client that leaves ends it."""
 
     def __init__(
         self, service: CommandService, request: RunRequest, media_type: str, keepalive: float
@@ -102,24 +140,41 @@ class StreamedCommand(Response):
 
     async def _send_all(self, running: RunningCommand, output: PassedOutput, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        messages = stream_messages(self._service, running, output)
-        async with contextlib.aclosing(messages):
-            upcoming = asyncio.ensure_future(anext(messages, None))
+        bodies = self._bodies(running, output)
+        async with contextlib.aclosing(bodies):
+            upcoming = asyncio.ensure_future(anext(bodies, None))
             try:
                 while True:
                     await asyncio.wait((upcoming,), timeout=self._keepalive)
                     if not upcoming.done():
-                        await _send_body(send, self._encode({"type": "keepalive"}))
+                        await _send_body(send, self._silence())
                         continue
-                    message = upcoming.result()
-                    if message is None:
+                    body = upcoming.result()
+                    if body is None:
                         break
-                    await _send_body(send, self._encode(message))
-                    upcoming = asyncio.ensure_future(anext(messages, None))
+                    await _send_body(send, body)
+                    upcoming = asyncio.ensure_future(anext(bodies, None))
             finally:
                 upcoming.cancel()
                 await asyncio.gather(upcoming, return_exceptions=True)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _bodies(self, running: RunningCommand, output: PassedOutput) -> AsyncGenerator[bytes]:
+        if self._media_type == FRAMES:
+            frames = stream_frames(self._service, running, output)
+            async with contextlib.aclosing(frames):
+                async for frame in frames:
+                    yield frame
+            return
+        messages = stream_messages(self._service, running, output)
+        async with contextlib.aclosing(messages):
+            async for message in messages:
+                yield self._encode(message)
+
+    def _silence(self) -> bytes:
+        if self._media_type == FRAMES:
+            return _FRAME.pack(_FRAME_TYPES["stdout"], 0)
+        return self._encode({"type": "keepalive"})
 
     def _encode(self, message: Message) -> bytes:
         line = dump(message)

@@ -140,6 +140,25 @@ async def test_what_is_wrong_is_an_error_before_the_stream(server: Server) -> No
         await refused(await client.post("/commands/run", json=body), 400, "DIRECTORY_NOT_FOUND")
 
 
+async def test_frames_have_the_very_bytes(server: Server) -> None:
+    line = "head -c 3000000 /dev/urandom | tee copy; printf 'é\\xff' >&2; exit 5"
+    async with client_of(server, Accept="application/vnd.kernelagent.frames") as client:
+        response = await client.post("/commands/run", json={"command": line})
+    assert response.headers["content-type"] == "application/vnd.kernelagent.frames"
+    data, frames = response.content, []
+    while data:
+        kind, zeros, size = data[0], data[1:4], int.from_bytes(data[4:8], "big")
+        assert zeros == bytes(3)
+        frames.append((kind, data[8 : 8 + size]))
+        data = data[8 + size :]
+    written = {kind: b"".join(content for k, content in frames if k == kind) for kind in (1, 2)}
+    assert written[1] == (server.workspace / "copy").read_bytes()
+    assert written[2] == b"\xc3\xa9\xff"
+    assert frames[-1][0] == 4
+    result = json.loads(frames[-1][1])
+    assert (result["exit_code"], result["stdout_bytes"]) == (5, 3_000_000)
+
+
 # WebSocket
 
 
