@@ -223,7 +223,7 @@ def test_closed_pipe_ends_quietly(service: Service, tmp_path: Path, then: str) -
     service.request("POST", f"/jobs/{job_id}/kill")
 
 
-def test_end_that_the_log_does_not_tell_is_told(service: Service, tmp_path: Path) -> None:
+def test_why_a_job_ended_is_told_once(service: Service, tmp_path: Path) -> None:
     signalled = start_command(service, "kill -KILL $$")
     stopped = start_command(service, "sleep 60", timeout=0.2)
     for job_id in (signalled, stopped):
@@ -234,7 +234,7 @@ def test_end_that_the_log_does_not_tell_is_told(service: Service, tmp_path: Path
     apart = command(service, "logs", "-f", stopped, "--stream", "stdout", cwd=tmp_path)
 
     reason = job_facts(service, signalled)["message"]
-    assert first.stderr.decode() == f"kernelagent: the job was killed: {reason}\n"
+    assert first.stderr.decode() == f"{reason}\n"
     assert first.returncode == 137
     assert second.stderr.count(b"time limit") == 1
     assert second.returncode == apart.returncode == 124
