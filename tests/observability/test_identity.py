@@ -145,7 +145,7 @@ async def test_endpoints_name_routes_that_exist(server: Server) -> None:
             if methods == "WEBSOCKET":
                 continue
             # A path that exists refuses the method, not the path.
-            response = await client.request("BREW", re.sub(r"\{\w+\}", "x", path))
+            response = await client.request("PROPFIND", re.sub(r"\{\w+\}", "x", path))
             assert response.status_code == 405, endpoint
 
 
