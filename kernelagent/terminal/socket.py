@@ -29,7 +29,7 @@ PACE = 0.006
 _WINDOW = 0.02
 _SMALL = 1024
 # Some clients take no message of 64 KiB, and a byte can take six in JSON.
-_LONGEST_TEXT = 48 * 1024
+_LONGEST_TEXT = 56 * 1024
 _LONGEST_MESSAGE = 63 * 1024
 _LONGEST_FRAME = 64 * 1024
 # How long a client that has lost its terminal may take to hear of it.
@@ -183,7 +183,7 @@ class TerminalSocket:
             if len(line) <= _LONGEST_MESSAGE:
                 await self._send(line)
                 return len(data)
-            data = data[: len(data) // 2]
+            data = data[: len(data) * _LONGEST_MESSAGE // len(line) * 7 // 8]
             data = data[: len(data) - incomplete(data)]
 
     async def _send_skipped(self, size: int) -> None:
