@@ -20,7 +20,7 @@ from tests.runs import client_of
 Message = dict[str, Any]
 
 # A shell that says nothing by itself and reads no files of the user's.
-QUIET = {
+QUIET: dict[str, Any] = {
     "command": "bash",
     "args": ["--norc", "--noprofile", "--noediting"],
     "env": {"PS1": "", "HISTFILE": ""},

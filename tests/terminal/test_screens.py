@@ -17,7 +17,7 @@ from tests.terminal.console import QUIET, Console, console, terminal
 COLS, ROWS = 100, 30
 
 
-class _Emulator(pyte.Screen):
+class _Emulator(pyte.Screen):  # type: ignore[misc]  # it has no types
     def select_graphic_rendition(self, *attributes: int, private: bool = False) -> None:
         # Vim asks for the state of the keyboard in this way, which is new to pyte.
         if not private:
@@ -85,11 +85,13 @@ async def test_vim(server: Server) -> None:
         await seen.line.type("\x1bgg:2d\n")
         await seen.until(lambda: seen.rows[:2] == ["line 1 é€", "line 3 é€"])
         await seen.resize(60, 12)
-        # Vim scrolls by a line when its window shrinks.
-        lines = [f"line {n} é€" for n in range(3, 14)]
-        await seen.until(lambda: seen.rows[:11] == lines and "2,1" in seen.rows[11])
+        # Vim may scroll by a line when its window shrinks.
+        lines = ["line 1 é€", *(f"line {n} é€" for n in range(3, 14))]
+        await seen.until(
+            lambda: seen.rows[:11] in (lines[:11], lines[1:]) and "2,1" in seen.rows[11]
+        )
         await seen.line.type(":wq\n")
-        await seen.until(lambda: seen.rows[-1] == "$" or "written" in seen.text)
+        await seen.until(lambda: seen.text.rstrip().endswith("\n$"))
         await seen.line.type("echo d''one\n")
         await seen.until("done")
     written = (server.workspace / "poem.txt").read_text().splitlines()
@@ -150,7 +152,7 @@ async def test_a_progress_bar(server: Server) -> None:
         "print()\n"
     )
     async with screen(server) as seen:
-        states = set()
+        states: set[str] = set()
 
         def done() -> bool:
             states.update(row for row in seen.rows if "%" in row)
@@ -181,13 +183,16 @@ async def test_jobs_are_stopped_and_go_on(server: Server) -> None:
     async with terminal(server, **QUIET) as path, console(server, path) as line:
         await line.type("stty -echo; printf 'o%s\\n' n\n")
         await line.until("on\r\n")
-        await line.type("sleep 300\n")
-        await asyncio.sleep(0.2)
+        await line.type("sh -c 'echo in; exec sleep 300'\n")
+        await line.until("in\r\n")
         await line.type("\x1a")
         await line.until("Stopped")
         await line.type("bg; jobs\n")
         await line.until("Running")
+        line.text = ""
         await line.type("fg\n")
+        # It says what it puts into the foreground; a key before that would be lost.
+        await line.until("exec sleep 300")
         await line.type("\x03")
         await line.type("echo status $?\n")
         await line.until("status 130\r\n")
