@@ -7,7 +7,7 @@ PATH="$PATH:$PWD/${VENV:-.venv}/bin"
 npm ci --omit=dev --no-audit --no-fund --silent --prefix tests/clients/javascript ||
     echo "Not installed: the JavaScript client; the tests that need it fail" >&2
 
-packages="r-cran-irkernel"
+packages="r-cran-irkernel vim htop"
 missing=
 for package in $packages; do
     dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
@@ -22,5 +22,5 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     # shellcheck disable=SC2086
     apt-get install -y -qq --no-install-recommends $missing >/dev/null && exit 0
 fi
-echo "Not installed:$missing; the tests that need it are skipped" >&2
+echo "Not installed:$missing; the tests that need them are skipped" >&2
 exit 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 # The longest character.
 _LONGEST = 4
+# What follows the first byte of one.
+_CONTINUATION = bytes(range(0x80, 0xC0))
 
 
 class Scrollback:
@@ -39,12 +41,8 @@ class Scrollback:
         return bytes(memoryview(self._kept)[begin : begin + most])
 
     def character_at(self, offset: int) -> int:
-        """The first offset from `offset` on, or from what is kept on, that is inside no character.
-
-        Bytes that are no UTF-8 are passed over as if they were the rest of one.
-        """
+        """The first offset from `offset` on, or from what is kept on, that is inside no character."""
         offset = max(offset, self.start)
-        for passed, byte in enumerate(self.read(offset, _LONGEST)):
-            if byte & 0xC0 != 0x80:
-                return offset + passed
-        return offset
+        following = self.read(offset, _LONGEST)
+        rest = len(following) - len(following.lstrip(_CONTINUATION))
+        return offset + rest if rest < _LONGEST else offset
