@@ -41,7 +41,7 @@ class Scrollback:
         return bytes(memoryview(self._kept)[begin : begin + most])
 
     def character_at(self, offset: int) -> int:
-        """The first offset from `offset` on, or from what is kept on, that is inside no character."""
+        """The first offset from `offset` on, as far as it is kept, that is inside no character."""
         offset = max(offset, self.start)
         following = self.read(offset, _LONGEST)
         rest = len(following) - len(following.lstrip(_CONTINUATION))
