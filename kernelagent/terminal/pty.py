@@ -70,7 +70,7 @@ class Pty:
             self._loop.remove_reader(self._ours)
 
     def read(self) -> bytes:
-        """What the program has printed; empty if nothing is there now."""
+        """What was printed; empty if nothing is there now. Raises OSError once it was hung up."""
         with contextlib.suppress(BlockingIOError):
             return os.read(self._ours, _PAGE)
         return b""
@@ -91,7 +91,7 @@ class Pty:
             self.cols, self.rows = cols, rows
 
     def signal(self, number: int) -> None:
-        """Signal the program in the foreground, as a key would."""
+        """Signal the program in the foreground, as a key would; raises PermissionError."""
         if self._ours < 0:
             return
         group = os.tcgetpgrp(self._ours)
@@ -108,8 +108,6 @@ class Pty:
             try:
                 written = os.write(self._ours, self._waiting[:_WRITE])
             except BlockingIOError:
-                break
-            if not written:
                 break
             del self._waiting[:written]
             self._on_progress()

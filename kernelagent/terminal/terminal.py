@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import signal
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kernelagent.errors import TerminalInputFull, TerminalStartFailed
+from kernelagent.errors import InvalidRequest, TerminalInputFull, TerminalStartFailed
 from kernelagent.process import ChildProcess, ExitStatus
 from kernelagent.terminal.pty import Pty
 from kernelagent.terminal.scrollback import Scrollback
@@ -19,8 +20,10 @@ from kernelagent.terminal.scrollback import Scrollback
 # Read in one turn; then the others have theirs.
 _TURN = 64 * 1024
 _LAST_TURNS = 4
-# After a full turn of a program that nobody looks at: it shall not take the service's time.
+# After a full turn of a program that nobody keeps up with: it shall not take the service's time.
 _BREATH = 0.004
+# Until it is seen whether a terminal that was hung up is read again.
+_HUNG_UP = 0.2
 # Output on its way to a client beyond which the program has to wait.
 _AHEAD = 128 * 1024
 # What is kept of it where nobody can come back for it: enough for _AHEAD, one turn and what the
@@ -198,8 +201,13 @@ class Terminal:
         self._pty.resize(cols, rows)
 
     def signal(self, number: int) -> None:
-        """Signal the program in the foreground."""
-        self._pty.signal(number)
+        """Signal the program in the foreground; raises InvalidRequest if that is not allowed."""
+        try:
+            self._pty.signal(number)
+        except PermissionError:
+            raise InvalidRequest(
+                "signal: the program in the foreground belongs to another user"
+            ) from None
 
     def hang_up(self) -> None:
         """Have the program end, and all that it has started."""
@@ -212,35 +220,52 @@ class Terminal:
 
     def resume(self) -> None:
         """Read on, if the client has taken enough."""
-        if self._reading or not self._pty.open or self._wait() > 0:
+        if self._reading or not self._pty.open:
             return
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
+        wait = self._wait()
+        if wait > 0:
+            self._hold(wait)
+            return
+        self._end_pause()
         self._reading = True
         self._pty.start_reading(self._on_output)
 
     def _wait(self) -> float:
         """Seconds for which no more is read, unless the client takes something before."""
         view = self.view
-        if view is None or self._closing.is_set() or self.output.end - view.position < _AHEAD:
+        if view is None or self._closing.is_set() or self._ahead < _AHEAD:
             return 0.0
         return view.taken_at + self.spec.patience - time.monotonic()
+
+    @property
+    def _ahead(self) -> float:
+        """By how much the program is ahead of whoever looks at it."""
+        return math.inf if self.view is None else self.output.end - self.view.position
 
     def _hold(self, seconds: float) -> None:
         self._reading = False
         self._pty.stop_reading()
-        if self._pause is not None:
-            self._pause.cancel()
-        self._pause = None
+        self._end_pause()
         if seconds < math.inf:
             self._pause = self._loop.call_later(seconds, self.resume)
+
+    def _end_pause(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
     def _on_output(self) -> None:
         wait = self._wait()
         if wait > 0:
             self._hold(wait)
-        elif self._read() >= _TURN and self.view is None:
+            return
+        try:
+            size = self._read()
+        except OSError:
+            # Somebody has hung up from inside, as `vhangup` does.
+            self._hold(_HUNG_UP)
+            return
+        if size >= _TURN and self._ahead >= _AHEAD:
             self._hold(_BREATH)
 
     def _read(self) -> int:
@@ -277,17 +302,18 @@ class Terminal:
         await self._child.pin_descendants()
         # As the system does when a line is cut: the shell passes it on to its jobs.
         self.resume()
-        self._pty.signal(signal.SIGHUP)
+        with contextlib.suppress(PermissionError):
+            self._pty.signal(signal.SIGHUP)
         self._child.send_signal(signal.SIGHUP)
         self._child.send_signal(signal.SIGCONT)
         await asyncio.wait([self._child.exited], timeout=self.spec.grace)
 
     def _finish(self) -> None:
         # Nobody is left to write: what the system still holds is less than this.
-        for _ in range(_LAST_TURNS):
-            self._read()
-        if self._pause is not None:
-            self._pause.cancel()
+        with contextlib.suppress(OSError):
+            for _ in range(_LAST_TURNS):
+                self._read()
+        self._end_pause()
         self._pty.close()
         status = self._child.exited.result() if self._child.exited.done() else ExitStatus()
         self.exit_code = 128 + status.signal if status.signal is not None else status.code or 0
