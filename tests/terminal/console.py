@@ -15,7 +15,7 @@ import psutil
 import websockets
 
 from tests.conftest import Server
-from tests.runs import client_of
+from tests.runs import client_of, until
 
 Message = dict[str, Any]
 
@@ -133,6 +133,15 @@ def ptys(server: Server) -> int:
         with contextlib.suppress(OSError):
             links.append(str(entry.readlink()))
     return sum("/ptmx" in link or "/pts/" in link for link in links)
+
+
+async def none_open(server: Server) -> None:
+    """Wait until what tests before have left has been cleared up."""
+
+    async def has_none() -> bool:
+        return ptys(server) == 0
+
+    await until(has_none, 30)
 
 
 def bearers(text: str) -> list[psutil.Process]:

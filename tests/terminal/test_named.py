@@ -21,6 +21,7 @@ from tests.terminal.console import (
     bearers,
     call,
     console,
+    none_open,
     ptys,
     refusal,
     terminal,
@@ -101,10 +102,10 @@ async def test_without_a_body_it_is_a_shell(server: Server) -> None:
     ],
 )
 async def test_what_is_wrong_is_told(server: Server, fields: dict[str, Any], code: str) -> None:
-    before = ptys(server)
+    await none_open(server)
     response = await attempt(server, "POST", **fields)
     assert (response.status_code, response.json()["code"]) == (400, code)
-    assert ptys(server) == before
+    assert ptys(server) == 0
 
 
 async def test_a_program_instead_of_a_shell(server: Server) -> None:
@@ -336,7 +337,7 @@ async def test_names_count_against_the_limit(server_with_little: Server) -> None
 async def test_what_is_too_old_goes(server_with_little: Server) -> None:
     server = server_with_little
     mark = f"mark-{uuid.uuid4().hex}"
-    before = ptys(server)
+    await none_open(server)
     async with terminal(server, command="sleep 300", args=None, env={"MARK": mark}) as idle:
         async with console(server, idle) as mine:
             # Not idle as long as a client is there.
@@ -350,7 +351,7 @@ async def test_what_is_too_old_goes(server_with_little: Server) -> None:
         await until(has_ended)
         assert (await info(server, idle))["exit_code"] == 129
         assert not bearers(mark)
-        assert ptys(server) == before
+        assert ptys(server) == 0
 
         async def is_forgotten() -> bool:
             return (await attempt(server, "GET", idle)).status_code == 404
@@ -381,7 +382,7 @@ async def test_ended_ones_are_not_without_number(server_with_little: Server) -> 
 
 async def test_deleting_tells_the_client(server: Server) -> None:
     mark = f"mark-{uuid.uuid4().hex}"
-    before = ptys(server)
+    await none_open(server)
     async with terminal(server, env={"MARK": mark, "PS1": ""}) as path, console(server, path) as me:
         await me.type("setsid sleep 300 & trap '' HUP; printf 'o%s\\n' n; sleep 300\n")
         await me.until("on\r\n")
@@ -390,7 +391,7 @@ async def test_deleting_tells_the_client(server: Server) -> None:
         assert (await me.until_type("exit"))["code"] == 137
         assert await me.close_code() == 1000
         assert not bearers(mark)
-    assert ptys(server) == before
+    assert ptys(server) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

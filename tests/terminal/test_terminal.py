@@ -16,7 +16,7 @@ import websockets
 
 from tests.conftest import Server
 from tests.runs import client_of, until
-from tests.terminal.console import Console, bearers, console, ptys, refusal
+from tests.terminal.console import Console, bearers, console, none_open, ptys, refusal
 
 
 async def shell(terminal: Console) -> None:
@@ -67,7 +67,8 @@ async def test_sizes(server: Server) -> None:
         await shell(terminal)
         await terminal.type("stty size\n")
         await terminal.until("24 80\r\n")
-        await terminal.type("trap 'echo now $(stty size)' WINCH; sleep 0\n")
+        await terminal.type("trap 'echo now $(stty size)' WINCH; echo trapped\n")
+        await terminal.until("trapped\r\n")
         await terminal.send("resize", cols=132, rows=43)
         await terminal.until("now 43 132\r\n")
     async with console(server, cols=100, rows=30) as terminal:
@@ -210,7 +211,8 @@ async def test_there_is_a_limit(server_with_little: Server) -> None:
 
 
 async def test_nothing_is_left_when_the_client_leaves(server: Server) -> None:
-    before, mark = ptys(server), f"mark-{uuid.uuid4().hex}"
+    await none_open(server)
+    mark = f"mark-{uuid.uuid4().hex}"
     async with console(server) as terminal:
         await shell(terminal)
         await terminal.type(f"export MARK={mark}\n")
@@ -220,16 +222,17 @@ async def test_nothing_is_left_when_the_client_leaves(server: Server) -> None:
         await terminal.type(f"trap '' HUP TERM; echo $((1 + 1)){mark}; sleep 300\n")
         await terminal.until(f"2{mark}")
         assert len(bearers(mark)) >= 5
-        assert ptys(server) == before + 2
+        assert ptys(server) == 2
 
     async def none_is_left() -> bool:
-        return not bearers(mark) and ptys(server) == before
+        return not bearers(mark) and ptys(server) == 0
 
     await until(none_is_left, 30)
 
 
 async def test_nothing_is_left_when_the_shell_ends(server: Server) -> None:
-    before, mark = ptys(server), f"mark-{uuid.uuid4().hex}"
+    await none_open(server)
+    mark = f"mark-{uuid.uuid4().hex}"
     async with console(server) as terminal:
         await shell(terminal)
         await terminal.type(f"env -i setsid /bin/sh -c 'sleep 300; echo {mark}' &\n")
@@ -241,7 +244,7 @@ async def test_nothing_is_left_when_the_shell_ends(server: Server) -> None:
         await terminal.until_type("exit")
         # Told only when it is so.
         assert not bearers(mark)
-    assert ptys(server) == before
+    assert ptys(server) == 0
 
 
 async def test_a_vanished_client_is_one_that_left(server: Server) -> None:
