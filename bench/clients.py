@@ -163,28 +163,120 @@ class NaiveRunner:
         self.client.close()
 
 
+class WebSocket:
+    """A WebSocket without compression.
+
+    With `quick_ack` the client asks its system to acknowledge at once. The system forgets the wish,
+    so it is repeated.
+    """
+
+    def __init__(
+        self, port: int, path: str, *, token: str | None = None, quick_ack: bool = False
+    ) -> None:
+        self._socket = _connect(port)
+        self._quick_ack = quick_ack
+        self._buffer = bytearray()
+        self._shake_hands(port, path, token)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _shake_hands(self, port: int, path: str, token: str | None) -> None:
+        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+        key = base64.b64encode(os.urandom(16)).decode()
+        self._socket.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
+            f"Sec-WebSocket-Version: 13\r\n{authorization}\r\n".encode()
+        )
+        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
+            self._receive()
+        head = bytes(self._buffer[:end])
+        if b" 101 " not in head.split(b"\r\n", 1)[0]:
+            raise RuntimeError(f"no websocket: {head.decode(errors='replace')}")
+        del self._buffer[: end + 4]
+
+    def send(self, payload: bytes, opcode: int = 1) -> None:
+        """Send a message, text unless `opcode` is 2."""
+        size = len(payload)
+        if size < 126:
+            length = bytes([0x80 | size])
+        elif size < 65536:
+            length = b"\xfe" + struct.pack("!H", size)
+        else:
+            length = b"\xff" + struct.pack("!Q", size)
+        mask = os.urandom(4)
+        stream = int.from_bytes(mask * (size // 4 + 1), "big") >> 8 * (4 - size % 4)
+        masked = (int.from_bytes(payload, "big") ^ stream).to_bytes(size, "big")
+        self._socket.sendall(bytes([0x80 | opcode]) + length + mask + masked)
+
+    def receive(self) -> bytes:
+        """The next message, text or not."""
+        parts = []
+        while True:
+            final, opcode, payload = self._read_frame()
+            if opcode == 8:
+                raise ConnectionError("the server closed the websocket")
+            if opcode == 9:
+                self.send(payload, opcode=10)
+            elif opcode in (0, 1, 2):
+                parts.append(payload)
+                if final:
+                    return b"".join(parts)
+
+    def _read_frame(self) -> tuple[bool, int, bytes]:
+        self._fill(2)
+        first, size = self._buffer[0], self._buffer[1] & 0x7F
+        start = 2
+        if size == 126:
+            self._fill(4)
+            size = int.from_bytes(self._buffer[2:4], "big")
+            start = 4
+        elif size == 127:
+            self._fill(10)
+            size = int.from_bytes(self._buffer[2:10], "big")
+            start = 10
+        self._fill(start + size)
+        payload = bytes(self._buffer[start : start + size])
+        del self._buffer[: start + size]
+        return bool(first & 0x80), first & 0x0F, payload
+
+    def _fill(self, size: int) -> None:
+        while len(self._buffer) < size:
+            self._receive()
+
+    def _receive(self) -> None:
+        self._acknowledge()
+        data = self._socket.recv(_CHUNK)
+        self._acknowledge()
+        if not data:
+            raise ConnectionError("the server closed the connection")
+        self._buffer += data
+
+    def _acknowledge(self) -> None:
+        if self._quick_ack:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
 class GatewayRunner:
     """A kernel's websocket on a Jupyter kernel gateway.
 
     The gateway leaves Nagle's algorithm on, so its second message waits until the client's system
-    has acknowledged the first, and that may delay it by 40 ms. With `quick_ack` the client asks
-    its system to acknowledge at once. The system forgets the wish, so it is repeated.
+    has acknowledged the first, and that may delay it by 40 ms. With `quick_ack` it does so at once.
     """
 
     def __init__(self, port: int, kernel_id: str, *, quick_ack: bool) -> None:
-        self._socket = _connect(port)
-        self._quick_ack = quick_ack
-        self._buffer = bytearray()
         self._session = uuid.uuid4().hex
-        self._shake_hands(port, f"/api/kernels/{kernel_id}/channels?session_id={self._session}")
+        path = f"/api/kernels/{kernel_id}/channels?session_id={self._session}"
+        self._socket = WebSocket(port, path, quick_ack=quick_ack)
 
     def execute(self, code: str) -> Shown:
         msg_id = uuid.uuid4().hex
-        self._send(orjson.dumps(self._request(msg_id, code)))
+        self._socket.send(orjson.dumps(self._request(msg_id, code)))
         outputs: list[dict[str, Any]] = []
         idle = replied = False
         while not (idle and replied):
-            message = orjson.loads(self._read_message())
+            message = orjson.loads(self._socket.receive())
             if message["parent_header"].get("msg_id") != msg_id:
                 continue
             kind, content = message["header"]["msg_type"], message["content"]
@@ -222,79 +314,6 @@ class GatewayRunner:
             },
             "buffers": [],
         }
-
-    def _shake_hands(self, port: int, path: str) -> None:
-        key = base64.b64encode(os.urandom(16)).decode()
-        self._socket.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
-            "Sec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
-        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
-            self._receive()
-        head = bytes(self._buffer[:end])
-        if b" 101 " not in head.split(b"\r\n", 1)[0]:
-            raise RuntimeError(f"no websocket: {head.decode(errors='replace')}")
-        del self._buffer[: end + 4]
-
-    def _send(self, payload: bytes, opcode: int = 1) -> None:
-        size = len(payload)
-        if size < 126:
-            length = bytes([0x80 | size])
-        elif size < 65536:
-            length = b"\xfe" + struct.pack("!H", size)
-        else:
-            length = b"\xff" + struct.pack("!Q", size)
-        mask = os.urandom(4)
-        stream = int.from_bytes(mask * (size // 4 + 1), "big") >> 8 * (4 - size % 4)
-        masked = (int.from_bytes(payload, "big") ^ stream).to_bytes(size, "big")
-        self._socket.sendall(bytes([0x80 | opcode]) + length + mask + masked)
-
-    def _read_message(self) -> bytes:
-        parts = []
-        while True:
-            final, opcode, payload = self._read_frame()
-            if opcode == 8:
-                raise ConnectionError("the gateway closed the websocket")
-            if opcode == 9:
-                self._send(payload, opcode=10)
-            elif opcode in (0, 1, 2):
-                parts.append(payload)
-                if final:
-                    return b"".join(parts)
-
-    def _read_frame(self) -> tuple[bool, int, bytes]:
-        self._fill(2)
-        first, size = self._buffer[0], self._buffer[1] & 0x7F
-        start = 2
-        if size == 126:
-            self._fill(4)
-            size = int.from_bytes(self._buffer[2:4], "big")
-            start = 4
-        elif size == 127:
-            self._fill(10)
-            size = int.from_bytes(self._buffer[2:10], "big")
-            start = 10
-        self._fill(start + size)
-        payload = bytes(self._buffer[start : start + size])
-        del self._buffer[: start + size]
-        return bool(first & 0x80), first & 0x0F, payload
-
-    def _fill(self, size: int) -> None:
-        while len(self._buffer) < size:
-            self._receive()
-
-    def _receive(self) -> None:
-        self._acknowledge()
-        data = self._socket.recv(_CHUNK)
-        self._acknowledge()
-        if not data:
-            raise ConnectionError("the gateway closed the connection")
-        self._buffer += data
-
-    def _acknowledge(self) -> None:
-        if self._quick_ack:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def _connect(port: int) -> socket.socket:

@@ -33,6 +33,8 @@ from kernelagent.observability.routes import router as observability_router
 from kernelagent.responses import install_error_handlers
 from kernelagent.sessions.routes import router as sessions_router
 from kernelagent.settings import Settings, load_settings
+from kernelagent.terminal.routes import router as terminal_router
+from kernelagent.terminal.service import TerminalService
 from kernelagent.webhooks.outbox import Outbox
 
 
@@ -47,13 +49,14 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     database = Database(settings.state_dir)
     outbox = Outbox(database, settings)
     commands = CommandService(engine)
+    terminals = TerminalService(engine)
     env = EnvironmentService(engine.environment, database)
     jobs = JobService(engine, JobArchive(database, outbox, settings))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with repeats, cached_runs, contextlib.AsyncExitStack() as stack:
-            for service in (database, env, engine, outbox, jobs):
+            for service in (database, env, engine, outbox, jobs, terminals):
                 # First: what has opened half way is closed too.
                 stack.push_async_callback(service.close)
                 await service.open()
@@ -77,6 +80,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     app.state.cached_runs = cached_runs
     app.state.repeats = repeats
     app.state.commands = commands
+    app.state.terminals = terminals
     app.state.env = env
     app.state.jobs = jobs
     app.state.clock = Clock()
@@ -89,6 +93,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
         jobs_router,
         cache_router,
         commands_router,
+        terminal_router,
         env_router,
         processes_router,
         observability_router,

@@ -76,6 +76,12 @@ class KernelStartFailed(ApiError):
     code = "KERNEL_START_FAILED"
 
 
+class TerminalStartFailed(ApiError):
+    """The terminal's program could not be started; the sentence says why."""
+
+    code = "TERMINAL_START_FAILED"
+
+
 class AuthenticationRequired(ApiError):
     """No token was sent."""
 
@@ -139,6 +145,13 @@ class ProcessNotFound(ApiError):
     code = "PROCESS_NOT_FOUND"
 
 
+class TerminalNotFound(ApiError):
+    """No terminal has this id, or it was removed."""
+
+    status = 404
+    code = "TERMINAL_NOT_FOUND"
+
+
 class JobLimit(ApiError):
     """As many jobs wait as the settings allow."""
 
@@ -151,6 +164,34 @@ class CommandLimit(ApiError):
 
     status = 409
     code = "COMMAND_LIMIT"
+
+
+class TerminalLimit(ApiError):
+    """As many terminals run as the settings allow."""
+
+    status = 409
+    code = "TERMINAL_LIMIT"
+
+
+class TerminalExists(ApiError):
+    """A terminal with the wished id is there already."""
+
+    status = 409
+    code = "TERMINAL_EXISTS"
+
+
+class TerminalBusy(ApiError):
+    """Another client is at the terminal, and this one did not want to take it over."""
+
+    status = 409
+    code = "TERMINAL_BUSY"
+
+
+class TerminalInputFull(ApiError):
+    """The terminal's program does not read; details say how much of the input was not taken."""
+
+    status = 409
+    code = "TERMINAL_INPUT_FULL"
 
 
 class IdempotencyConflict(ApiError):

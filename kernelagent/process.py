@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import resource
 import select
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 # In the environment of each process that we start and so of all its descendants: it finds the
@@ -22,6 +25,8 @@ SERVER = "KERNELAGENT_SERVER"
 
 _STDERR_TAIL = 16 * 1024
 _KILL_TIMEOUT = 5.0
+# Called by a session's leader whose stdin is a terminal.
+_TAKE_TERMINAL = partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +181,17 @@ class ChildProcess(RunningProcess):
         stdin: int = -1,
         stdout: int = subprocess.DEVNULL,
         stderr: int = subprocess.PIPE,
+        terminal: int | None = None,
     ) -> ChildProcess:
         """Start `argv` as the leader of a new session; raises OSError.
 
         Without descriptors for them, stdin (-1 is none) and stdout are the null device, and of
-        stderr the last 16 KiB are kept. Called on the loop's own thread: the child may ask to be
-        killed when the thread that started it ends.
+        stderr the last 16 KiB are kept. `terminal`, the program's end of a pseudo-terminal, becomes
+        all three and the session's controlling terminal. Called on the loop's own thread: the child
+        may ask to be killed when the thread that started it ends.
         """
+        if terminal is not None:
+            stdin = stdout = stderr = terminal
         popen = subprocess.Popen(
             argv,
             stdin=stdin if stdin >= 0 else subprocess.DEVNULL,
@@ -191,6 +200,8 @@ class ChildProcess(RunningProcess):
             env={**env, MARKER: marker},
             cwd=cwd,
             start_new_session=True,
+            # No Python runs in the child: this calls nothing but the system.
+            preexec_fn=None if terminal is None else _TAKE_TERMINAL,  # noqa: PLW1509
             pass_fds=pass_fds,
         )
         try:

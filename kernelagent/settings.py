@@ -170,6 +170,25 @@ class Settings(BaseSettings):
         ge=1,
         description="Commands that run at once beside jobs; one more is refused with 409.",
     )
+    max_terminals: int = Field(
+        64, ge=1, description="Terminals that run at once; one more is refused with 409."
+    )
+    terminal_scrollback: int = Field(
+        2**20,
+        ge=256 * 1024,
+        description="Output of one named terminal that is kept for whoever comes back to it.",
+    )
+    terminal_idle_timeout: float = Field(
+        86400.0,
+        ge=0,
+        description="A named terminal at which nobody was for this long is ended; 0 keeps it.",
+    )
+    terminal_keep: float = Field(
+        3600.0,
+        ge=0,
+        description="How long a named terminal that has ended is kept with its output and exit "
+        "code.",
+    )
     job_kernels: int = Field(
         8, ge=1, description="Background runs of code at once; the rest wait in order."
     )

@@ -13,7 +13,7 @@ npm ci --omit=dev --no-audit --no-fund --silent --prefix tests/clients/javascrip
     --ignore-requires-python hopx-cli==0.1.2 ||
     echo "Not installed: the hopx command line; the tests that need it fail" >&2
 
-packages="r-cran-irkernel"
+packages="r-cran-irkernel vim htop"
 missing=
 for package in $packages; do
     dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
@@ -28,5 +28,5 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     # shellcheck disable=SC2086
     apt-get install -y -qq --no-install-recommends $missing >/dev/null && exit 0
 fi
-echo "Not installed:$missing; the tests that need it are skipped" >&2
+echo "Not installed:$missing; the tests that need them are skipped" >&2
 exit 0

@@ -372,3 +372,28 @@ def test_the_descriptor_limit_is_raised_as_far_as_allowed() -> None:
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     ).stdout
     assert printed == "600 1000 1000 (1000, 1000)\n"
+
+
+async def test_a_terminal_of_its_own(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    try:
+        code = "say('tty', os.ttyname(os.open('/dev/tty', os.O_RDWR))); say('out', os.isatty(1))"
+        child = ChildProcess.start(
+            [sys.executable, "-S", "-c", SAY + code + "\nprint(os.tcgetpgrp(0) == os.getpid())"],
+            env=dict(os.environ),
+            cwd=tmp_path,
+            marker=uuid.uuid4().hex,
+            terminal=theirs,
+        )
+        try:
+            assert (await child.exited).code == 0
+            assert os.read(ours, 100) == b"True\r\n"
+            assert (tmp_path / "tty").read_text() == "/dev/tty"
+            assert (tmp_path / "out").read_text() == "True"
+            # What was ours stays so.
+            assert os.isatty(theirs)
+        finally:
+            await child.kill()
+    finally:
+        os.close(ours)
+        os.close(theirs)

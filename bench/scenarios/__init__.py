@@ -20,6 +20,7 @@ from bench.scenarios import (
     notebook,
     soak,
     start,
+    terminals,
     warm,
 )
 
@@ -46,6 +47,7 @@ SCENARIOS: dict[str, Scenario] = {
     "languages": Scenario("languages beside Python", languages.run),
     "jobs": Scenario("jobs, one and 200 at once", jobs.run),
     "commands": Scenario("commands, small ones and a gigabyte", commands.run),
+    "terminals": Scenario("terminals, a key and 50 MiB", terminals.run),
     "notebook": Scenario("a notebook of 20 cells", notebook.run),
     "cache": Scenario("a cached run of two seconds", cache.run),
     "soak": Scenario("what two thousand rough sessions leave behind", soak.run, on_demand=True),

@@ -1,0 +1,155 @@
+"""How tests sit at a terminal: type, read, look at the screen, count what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import psutil
+import websockets
+
+from tests.conftest import Server
+from tests.runs import client_of, until
+
+Message = dict[str, Any]
+
+# A shell that says nothing by itself and reads no files of the user's.
+QUIET: dict[str, Any] = {
+    "command": "bash",
+    "args": ["--norc", "--noprofile", "--noediting"],
+    "env": {"PS1": "", "HISTFILE": ""},
+}
+
+
+class Console:
+    """One connection to a terminal, and all that came over it."""
+
+    def __init__(self, connection: websockets.ClientConnection) -> None:
+        self.connection = connection
+        self.messages: list[Message] = []
+        self.text = ""
+        self.raw = b""
+
+    async def send(self, kind: str, **fields: Any) -> None:
+        await self.connection.send(json.dumps({"type": kind, **fields}))
+
+    async def type(self, keys: str) -> None:
+        await self.send("input", data=keys)
+
+    async def receive(self) -> Message:
+        """The next message, or an empty one for a frame of output."""
+        received = await self.connection.recv()
+        if isinstance(received, bytes):
+            self.raw += received
+            return {}
+        message: Message = json.loads(received)
+        self.messages.append(message)
+        if message["type"] == "output":
+            self.text += message["data"]
+        return message
+
+    async def until(self, condition: str | Callable[[], Any], seconds: float = 30) -> None:
+        """Read until a text was printed or something holds."""
+        async with asyncio.timeout(seconds):
+            while not (condition in self.text if isinstance(condition, str) else condition()):
+                await self.receive()
+
+    async def until_type(self, kind: str, seconds: float = 30) -> Message:
+        """Read until a message of this type; the message."""
+        async with asyncio.timeout(seconds):
+            while (message := await self.receive()).get("type") != kind:
+                pass
+        return message
+
+    async def close_code(self) -> int | None:
+        """How the server closes the connection, once it does."""
+        async with asyncio.timeout(30):
+            with contextlib.suppress(websockets.ConnectionClosed):
+                while True:
+                    await self.receive()
+        return self.connection.close_code
+
+
+@contextlib.asynccontextmanager
+async def console(
+    server: Server, path: str = "/terminal", options: dict[str, Any] | None = None, **query: Any
+) -> AsyncIterator[Console]:
+    """A connection with a good token."""
+    asked = f"?{urlencode(query)}" if query else ""
+    async with websockets.connect(
+        f"{server.websocket_url}{path}{asked}",
+        additional_headers=server.headers,
+        **{"compression": None, **(options or {})},
+    ) as connection:
+        yield Console(connection)
+
+
+async def refusal(server: Server, path: str, **query: Any) -> tuple[int, Message]:
+    """Status and body with which a connection is refused."""
+    try:
+        async with console(server, path, **query):
+            raise AssertionError("it was accepted")
+    except websockets.InvalidStatus as error:
+        return error.response.status_code, json.loads(error.response.body or b"{}")
+
+
+async def call(server: Server, method: str, path: str = "/terminals", **body: Any) -> Message:
+    """What a route answers that must succeed."""
+    response = await attempt(server, method, path, **body)
+    assert response.is_success, response.text
+    answer: Message = response.json()
+    return answer
+
+
+async def attempt(
+    server: Server, method: str, path: str = "/terminals", **body: Any
+) -> httpx.Response:
+    """What a route answers."""
+    async with client_of(server) as client:
+        return await client.request(method, path, json=body or None)
+
+
+@contextlib.asynccontextmanager
+async def terminal(server: Server, **wanted: Any) -> AsyncIterator[str]:
+    """The path of a named terminal that is removed afterwards."""
+    made = await call(server, "POST", **{**QUIET, **wanted})
+    path = f"/terminals/{made['id']}"
+    try:
+        yield path
+    finally:
+        await attempt(server, "DELETE", path)
+
+
+def ptys(server: Server) -> int:
+    """How many descriptors of pseudo-terminals the server holds."""
+    links = []
+    for entry in Path(f"/proc/{server.process.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            links.append(str(entry.readlink()))
+    return sum("/ptmx" in link or "/pts/" in link for link in links)
+
+
+async def none_open(server: Server) -> None:
+    """Wait until what tests before have left has been cleared up."""
+
+    async def has_none() -> bool:
+        return ptys(server) == 0
+
+    await until(has_none, 30)
+
+
+def bearers(text: str) -> list[psutil.Process]:
+    """The processes that have `text` among their arguments or in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            said = [*process.cmdline(), *process.environ().values()]
+            if process.status() != psutil.STATUS_ZOMBIE and any(text in word for word in said):
+                found.append(process)
+    return found
