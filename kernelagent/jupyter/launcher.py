@@ -127,9 +127,7 @@ class Launcher:
         self._tell_start(language, how, started)
         return kernel
 
-    async def _start(
-        self, language: Language, env: Mapping[str, str], cwd: Path | None
-    ) -> Kernel:
+    async def _start(self, language: Language, env: Mapping[str, str], cwd: Path | None) -> Kernel:
         launch = partial(self._launch, language, env=env, cwd=cwd)
         server = self._fork_servers.get(language.name)
         generation = None
