@@ -32,6 +32,7 @@ from kernelagent.observability.processes import router as processes_router
 from kernelagent.observability.routes import Clock
 from kernelagent.observability.routes import router as observability_router
 from kernelagent.observability.service import ObservabilityService
+from kernelagent.observability.tracing import Tracing
 from kernelagent.responses import install_error_handlers
 from kernelagent.sessions.routes import router as sessions_router
 from kernelagent.settings import Settings, load_settings
@@ -52,11 +53,12 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     env = EnvironmentService(engine.environment, database)
     jobs = JobService(engine, JobArchive(database, outbox, settings))
     observability = ObservabilityService(engine, jobs, commands, cached_runs)
+    tracing = Tracing(engine.observers)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with repeats, cached_runs, contextlib.AsyncExitStack() as stack:
-            for service in (database, env, engine, outbox, jobs, observability):
+            for service in (tracing, database, env, engine, outbox, jobs, observability):
                 # First: what has opened half way is closed too.
                 stack.push_async_callback(service.close)
                 await service.open()
