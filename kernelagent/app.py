@@ -27,9 +27,12 @@ from kernelagent.jobs.service import JobService
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.languages import Languages
 from kernelagent.middleware import RequestContext
+from kernelagent.observability.metrics import router as metrics_router
 from kernelagent.observability.processes import router as processes_router
 from kernelagent.observability.routes import Clock
 from kernelagent.observability.routes import router as observability_router
+from kernelagent.observability.service import ObservabilityService
+from kernelagent.observability.tracing import Tracing
 from kernelagent.responses import install_error_handlers
 from kernelagent.sessions.routes import router as sessions_router
 from kernelagent.settings import Settings, load_settings
@@ -52,11 +55,22 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     terminals = TerminalService(engine)
     env = EnvironmentService(engine.environment, database)
     jobs = JobService(engine, JobArchive(database, outbox, settings))
+    observability = ObservabilityService(engine, jobs, commands, cached_runs)
+    tracing = Tracing(engine.observers)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with repeats, cached_runs, contextlib.AsyncExitStack() as stack:
-            for service in (database, env, engine, outbox, jobs, terminals):
+            for service in (
+                tracing,
+                database,
+                env,
+                engine,
+                outbox,
+                jobs,
+                terminals,
+                observability,
+            ):
                 # First: what has opened half way is closed too.
                 stack.push_async_callback(service.close)
                 await service.open()
@@ -70,8 +84,9 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
         lifespan=lifespan,
         # Clients do not follow redirects in a useful way.
         redirect_slashes=False,
-        # Its records of failures quote what was sent, and that is code.
-        telemetry={"logs": False},
+        # Its records of failures quote what was sent, which is code, and its spans quote queries;
+        # it would also begin by itself when anything in this process sets a provider.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.settings = settings
     app.state.authenticator = Authenticator.from_settings(settings)
@@ -84,6 +99,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     app.state.env = env
     app.state.jobs = jobs
     app.state.clock = Clock()
+    app.state.observability = observability
     # Looked through in this order at every request: the most used first.
     for router in (
         execution_router,
@@ -96,11 +112,15 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
         terminal_router,
         env_router,
         processes_router,
+        metrics_router,
         observability_router,
     ):
         app.include_router(router)
     install_error_handlers(app)
     app.add_middleware(
-        RequestContext, max_body_bytes=settings.max_body_bytes, shortcuts=shortcuts()
+        RequestContext,
+        max_body_bytes=settings.max_body_bytes,
+        shortcuts=shortcuts(),
+        observers=engine.observers,
     )
     return app

@@ -390,6 +390,7 @@ def authorize(connection: HTTPConnection, *scopes: str) -> Principal:
     if authenticator.is_open:
         _refuse_foreign_page(connection.scope["headers"])
     principal = authenticator.verify(token_from_scope(connection.scope))
+    connection.scope.setdefault("state", {})["subject"] = principal.subject
     if not any(map(principal.allows, scopes)):
         wanted = ALTERNATIVE.join(scopes)
         raise AccessDenied(

@@ -271,6 +271,14 @@ class ServiceClosing(ApiError):
     code = "SERVICE_CLOSING"
 
 
+class NotReady(ApiError):
+    """The service lives but is not warm yet; only the readiness probe is answered so."""
+
+    # What orchestrators want to see; no client asks with code in its hands.
+    status = 503
+    code = "NOT_READY"
+
+
 class BodyTooLarge(ApiError):
     """The request body exceeds the limit."""
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 session_id: ContextVar[str | None] = ContextVar("session_id", default=None)
 execution_id: ContextVar[str | None] = ContextVar("execution_id", default=None)
+command_id: ContextVar[str | None] = ContextVar("command_id", default=None)
+job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
 LEVELS = {
     "debug": logging.DEBUG,
@@ -33,7 +36,7 @@ LEVELS = {
     "error": logging.ERROR,
 }
 
-_CONTEXT = (request_id, session_id, execution_id)
+_CONTEXT = (request_id, trace_id, session_id, execution_id, command_id, job_id)
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # uvicorn repeats its message under this name with colour codes.
 _STANDARD.add("color_message")

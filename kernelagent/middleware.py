@@ -1,4 +1,4 @@
-"""What every request passes: its id, the size limit, the headers of its answer, the access log."""
+"""What every request passes: ids, the size limit, headers of the answer, the access log."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from kernelagent import logs
 from kernelagent.errors import AccessDenied, BodyTooLarge
+from kernelagent.observers import Observers, RequestBegan, RequestEnded, span
 from kernelagent.responses import DENIAL, error_response, failure_response, log_failure
 
 if TYPE_CHECKING:
@@ -30,7 +31,17 @@ LINGER = 5.0
 
 _CLIENT_GONE = 499
 
+# Labels of what no route of ours has answered; no template can be called so.
+_UNMATCHED = "unmatched"
+_OTHER = "other"
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+_LONGEST_SUBJECT = 200
+
 _acceptable = re.compile(rb"[A-Za-z0-9._:-]{1,128}").fullmatch
+# W3C trace context: version, trace, parent, flags; later versions may append fields.
+_traceparent = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+).fullmatch
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 _NO_STORE = (b"cache-control", b"no-store")
 _CLOSE = (b"connection", b"close")
@@ -49,8 +60,10 @@ class RequestContext:
         *,
         max_body_bytes: int,
         shortcuts: Mapping[tuple[str, str], ASGIApp] | None = None,
+        observers: Observers | None = None,
     ) -> None:
         self.app = app
+        self._observers = observers or Observers()
         self.max_body_bytes = max_body_bytes
         # By method and path: routes that are called at once, past the router and what is around it.
         self.shortcuts = shortcuts or {}
@@ -60,17 +73,22 @@ class RequestContext:
         if kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        wished, length = b"", 0
+        wished, length, trace = b"", 0, None
         for name, value in scope["headers"]:
             if name == b"x-request-id":
                 wished = value
             elif name == b"content-length" and value.isdigit():
                 length = int(value[:20])
+            elif name == b"traceparent":
+                trace = trace_of(value)
         # Tells requests apart and guards nothing, so it need not be hard to guess.
         request_id = wished.decode() if _acceptable(wished) else f"{random.getrandbits(128):032x}"
         scope.setdefault("state", {})["request_id"] = request_id
-        variable = logs.request_id.set(request_id)
-        started = time.perf_counter() if access_log.isEnabledFor(logging.INFO) else None
+        request_variable = logs.request_id.set(request_id)
+        trace_variable = logs.trace_id.set(trace)
+        span_variable = span.set(None)
+        started = time.perf_counter()
+        self._observers.tell(RequestBegan(scope))
         exchange: _Request | _Handshake
         try:
             if kind == "http":
@@ -80,9 +98,40 @@ class RequestContext:
                 exchange = _Handshake(scope, send, request_id)
                 await self._websocket(scope, receive, exchange)
         finally:
-            if started is not None:
-                _write_access(scope, exchange.status, time.perf_counter() - started)
-            logs.request_id.reset(variable)
+            self._end(scope, exchange.status, time.perf_counter() - started)
+            span.reset(span_variable)
+            logs.trace_id.reset(trace_variable)
+            logs.request_id.reset(request_variable)
+
+    def _end(self, scope: Scope, status: int | None, seconds: float) -> None:
+        status = _CLIENT_GONE if status is None else status
+        method = scope.get("method", "WEBSOCKET")
+        known = method if method in _METHODS or method == "WEBSOCKET" else _OTHER
+        route = self._route(scope)
+        self._observers.tell(RequestEnded(scope, known, route, status, seconds))
+        if access_log.isEnabledFor(logging.INFO):
+            fields = {
+                "method": method,
+                "path": scope["path"],
+                "route": route,
+                "status": status,
+                "duration_ms": round(seconds * 1000, 3),
+            }
+            subject = scope["state"].get("subject")
+            if subject:
+                fields["subject"] = subject[:_LONGEST_SUBJECT]
+            access_log.info("request", extra=fields)
+
+    def _route(self, scope: Scope) -> str:
+        """The template of the route that has answered; of these there are only so many."""
+        template = getattr(scope.get("route"), "path", None)
+        if template is not None:
+            return str(template)
+        path = scope["path"]
+        if (scope.get("method"), path) in self.shortcuts:
+            return str(path)
+        # A route that is not ours, as those of the documentation.
+        return _OTHER if "endpoint" in scope else _UNMATCHED
 
     async def _http(self, scope: Scope, request: _Request, length: int) -> None:
         try:
@@ -229,13 +278,7 @@ def _complete(given: Any, request_id: str) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def _write_access(scope: Scope, status: int | None, seconds: float) -> None:
-    access_log.info(
-        "request",
-        extra={
-            "method": scope.get("method", "WEBSOCKET"),
-            "path": scope["path"],
-            "status": _CLIENT_GONE if status is None else status,
-            "duration_ms": round(seconds * 1000, 3),
-        },
-    )
+def trace_of(traceparent: bytes) -> str | None:
+    """The trace id in a W3C `traceparent` header; None if it is not one."""
+    found = _traceparent(traceparent)
+    return found[1].decode() if found else None

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kernelagent import logs
 from kernelagent.commands.command import Command, CommandEnding, CommandSpec, Sink, argv_of
 from kernelagent.commands.models import RunRequest
 from kernelagent.commands.output import KeptOutput
@@ -15,6 +16,7 @@ from kernelagent.errors import CommandLimit, ServiceClosing
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.run import Outcome
 from kernelagent.jupyter.spill import Spill
+from kernelagent.observers import CommandEnded
 from kernelagent.responses import utc_timestamp
 
 CLIENT_LEFT = "the client left"
@@ -63,6 +65,7 @@ class CommandService:
         engine, settings = self.engine, self.engine.settings
         cwd = await engine.directory(request.workdir) or engine.workspace
         command_id = f"cmd_{uuid.uuid4().hex[:20]}"
+        logs.command_id.set(command_id)
         args = None if request.args is None else tuple(request.args)
         spec = CommandSpec(
             argv_of(request.command, args),
@@ -89,7 +92,11 @@ class CommandService:
         self._running[running] = None
         self._none_runs.clear()
         try:
-            return await running.command.go(running.take_pid)
+            ending = await running.command.go(running.take_pid)
+            self.engine.observers.tell(
+                CommandEnded(running.id, ending.outcome.value, ending.exit_code, ending.seconds)
+            )
+            return ending
         finally:
             del self._running[running]
             if not self._running:

@@ -8,11 +8,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from kernelagent import logs
 from kernelagent.errors import ApiError, IdempotencyConflict, JobLimit, ServiceClosing
 from kernelagent.jobs.archive import JobArchive
 from kernelagent.jobs.code import CodeWork, refused
@@ -21,6 +23,7 @@ from kernelagent.jobs.job import Job, JobEnding, JobKind, JobRequest, JobStatus,
 from kernelagent.jobs.log import Gap, JobLog, Record
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.run import Outcome
+from kernelagent.observers import JobEnded
 from kernelagent.process import SERVER, kill_marked, tree_usage
 from kernelagent.webhooks.webhook import Webhook
 
@@ -43,6 +46,8 @@ class LiveJob:
     log: JobLog
     started: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    # Of whoever asked: another job's end may begin it.
+    origin: Context = field(default_factory=copy_context)
     work: CodeWork | CommandWork | None = None
     task: asyncio.Task[None] | None = None
     kill_reason: str = ""
@@ -144,6 +149,8 @@ class JobService:
             hook = webhook(job.id) if webhook is not None else None
             earlier = await self.archive.insert(job, request, hook, idempotency_key)
         if earlier is None:
+            logs.job_id.set(job.id)
+            logs.execution_id.set(job.execution_id)
             self._enqueue(LiveJob(job, request, self.archive.new_log(job)))
             return job
         if earlier.request_digest != job.request_digest:
@@ -251,7 +258,9 @@ class JobService:
             live.job.status = JobStatus.RUNNING
             live.job.started_at = time.time()
             live.begun = time.monotonic()
-            live.task = asyncio.create_task(self._run(live), name=f"job {live.job.id}")
+            live.task = asyncio.create_task(
+                self._run(live), name=f"job {live.job.id}", context=live.origin
+            )
 
     async def _run(self, live: LiveJob) -> None:
         try:
@@ -305,6 +314,9 @@ class JobService:
             await self.archive.record_end(job)
             extra = {"job_id": job.id, "status": job.status.value, "seconds": round(job.seconds, 6)}
             log.info("job ended", extra=extra)
+            self._engine.observers.tell(
+                JobEnded(job.id, job.kind.value, job.status.value, job.seconds)
+            )
         except Exception:
             # Whoever waits for its end must not wait for ever; the next start finds it unfinished.
             log.exception("the end of job %s could not be recorded", job.id)

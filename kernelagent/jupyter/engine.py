@@ -33,6 +33,7 @@ from kernelagent.jupyter.lease import SessionFacts
 from kernelagent.jupyter.pool import Pool
 from kernelagent.jupyter.provisioner import ForkProvisioner
 from kernelagent.jupyter.session import Session, SessionPolicy
+from kernelagent.observers import Observers
 from kernelagent.process import SERVER, raise_descriptor_limit
 from kernelagent.settings import Settings
 from kernelagent.workspace import real_path
@@ -40,6 +41,7 @@ from kernelagent.workspace import real_path
 log = logging.getLogger(__name__)
 
 DEFAULT_SESSION = "default"
+_LANGUAGE = "python"
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SWEEP_INTERVAL = 5.0
 _LONGEST_PATH_TOLD = 1000
@@ -70,13 +72,15 @@ class Engine:
         self._sessions: dict[str, Session] = {}
         self._pools: dict[str, Pool] = {}
         self.environment = Environment(settings.kernel_env, {SERVER: self.server_id})
-        self._launcher = Launcher(settings, self.environment)
+        self.observers = Observers()
+        self._launcher = Launcher(settings, self.environment, self.observers)
         self.checkpoints = Checkpoints(
             limit=settings.max_checkpoints,
             memory=settings.checkpoint_memory or self._launcher.memory_limit // 3,
             on_loss=self._on_checkpoint_lost,
         )
         self._sweeper: asyncio.Task[None] | None = None
+        self._opened = False
         self._closing = False
 
     async def __aenter__(self) -> Engine:
@@ -110,6 +114,7 @@ class Engine:
             if language.available:
                 self._pool(language).fill()
         self._sweeper = asyncio.create_task(self._sweep(), name="session expiry")
+        self._opened = True
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
@@ -135,9 +140,17 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Whether the default language has a warm kernel, or runs one already."""
-        pool = self._pools.get("python")
-        return pool is not None and (pool.idle > 0 or pool.facts["leased"] > 0)
+        """Whether the default language's pool is warm; without one, whether the service is up.
+
+        A pool that a lease has just emptied stays warm while it is refilled.
+        """
+        if not self._opened or self._closing:
+            return False
+        language = next((known for known in self.languages if known.name == _LANGUAGE), None)
+        if language is None or not self.settings.pool_size(language.name, *language.aliases):
+            return True
+        pool = self._pools.get(_LANGUAGE)
+        return pool is not None and pool.warm
 
     @property
     def pool_facts(self) -> dict[str, dict[str, Any]]:
@@ -153,6 +166,11 @@ class Engine:
     def memory_facts(self) -> dict[str, Any]:
         """How the memory of kernels is limited, and what checkpoints take of it."""
         return {**self._launcher.memory_facts, "checkpoints": self.checkpoints.facts}
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """All kernels that have started."""
+        return [kernel for pool in self._pools.values() for kernel in pool.kernels]
 
     def idle_kernels(self, language: str) -> list[Kernel]:
         """The warm kernels of a language that nobody has leased."""
@@ -358,7 +376,13 @@ class Engine:
                 details={"limit": limit},
             )
         facts.language.kernelspec  # noqa: B018 - raises LanguageNotAvailable
-        session = Session(facts, self._pool(facts.language), self._policy, self.environment)
+        session = Session(
+            facts,
+            self._pool(facts.language),
+            self._policy,
+            self.environment,
+            self.observers,
+        )
         self._sessions[session.id] = session
         return session
 

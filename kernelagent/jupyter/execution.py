@@ -7,6 +7,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -191,6 +192,8 @@ class Execution:
         self.session_id = session_id
         self.request = request
         self.feed = feed
+        # Of whoever asked: the worker that runs it has another one.
+        self.origin: Context = copy_context()
         self.submitted = time.monotonic()
         self.submitted_at = datetime.now(UTC)
         self.begun: float | None = None

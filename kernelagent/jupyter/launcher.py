@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,7 +17,14 @@ from typing import Any
 import zmq
 
 from kernelagent.environment import Environment
-from kernelagent.errors import BranchRefused, ConfigurationError, KernelStartFailed, ServiceClosing
+from kernelagent.errors import (
+    ApiError,
+    BranchRefused,
+    ConfigurationError,
+    InternalError,
+    KernelStartFailed,
+    ServiceClosing,
+)
 from kernelagent.jupyter.cgroup import MemoryGroups
 from kernelagent.jupyter.forking import ChannelLost, ForkedProcess, ForkRefused, ForkSource
 from kernelagent.jupyter.forkserver import ForkServer, ForkServerSpec, Generation
@@ -24,6 +32,7 @@ from kernelagent.jupyter.kernel import Kernel
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.memory import KernelMemory, default_limit
 from kernelagent.jupyter.provisioner import ForkProvisioner, PlainProvisioner
+from kernelagent.observers import KernelStarted, Observers
 from kernelagent.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -38,8 +47,11 @@ class Launcher:
     servers, the folder of their memory groups. `open` first, `close` in any case.
     """
 
-    def __init__(self, settings: Settings, environment: Environment) -> None:
+    def __init__(
+        self, settings: Settings, environment: Environment, observers: Observers | None = None
+    ) -> None:
         self._settings = settings
+        self._observers = observers or Observers()
         self._environment = environment
         # By language; languages whose kernels one process can fork share it.
         self._fork_servers: dict[str, ForkServer] = {}
@@ -103,7 +115,20 @@ class Launcher:
         `env` and `cwd` are for kernels that cannot be told later. If the fork server fails at it,
         it is replaced, and this kernel is started plainly.
         """
-        launch = partial(self._launch, language, env=env or {}, cwd=cwd)
+        started = time.monotonic()
+        how = "spawned"
+        try:
+            kernel = await self._start(language, env or {}, cwd)
+            if isinstance(kernel.provisioner, ForkProvisioner):
+                how = "forked"
+        except Exception as error:
+            self._tell_start(language, how, started, error)
+            raise
+        self._tell_start(language, how, started)
+        return kernel
+
+    async def _start(self, language: Language, env: Mapping[str, str], cwd: Path | None) -> Kernel:
+        launch = partial(self._launch, language, env=env, cwd=cwd)
         server = self._fork_servers.get(language.name)
         generation = None
         if server is not None:
@@ -131,10 +156,18 @@ class Launcher:
         Raises BranchRefused, KernelStartFailed.
         """
         provision = partial(ForkProvisioner, source, fresh=False, force=force)
+        started = time.monotonic()
         try:
-            return await self._launch(language, provision)
+            kernel = await self._launch(language, provision)
         except ForkRefused as error:
-            raise _refused(error) from None
+            refusal = _refused(error)
+            self._tell_start(language, "copied", started, refusal)
+            raise refusal from None
+        except Exception as error:
+            self._tell_start(language, "copied", started, error)
+            raise
+        self._tell_start(language, "copied", started)
+        return kernel
 
     async def park(self, source: ForkSource, *, force: bool = False) -> Parked:
         """A process that keeps the state of the one behind `source`, and runs nothing.
@@ -183,6 +216,15 @@ class Launcher:
             memory=memory,
             provision=provision,
         )
+
+    def _tell_start(
+        self, language: Language, how: str, started: float, error: Exception | None = None
+    ) -> None:
+        code = ""
+        if error is not None:
+            code = error.code if isinstance(error, ApiError) else InternalError.code
+        seconds = time.monotonic() - started
+        self._observers.tell(KernelStarted(language.name, how, seconds, code))
 
     async def _make_memory(self, name: str) -> KernelMemory:
         group = None

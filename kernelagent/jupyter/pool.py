@@ -7,6 +7,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,16 @@ class Pool:
     def idle_kernels(self) -> list[Kernel]:
         """The warm kernels, the next one to be leased first."""
         return list(self._idle)
+
+    @property
+    def warm(self) -> bool:
+        """Whether a kernel waits, or the next one to wait is on its way behind those leased."""
+        return bool(self._idle or (self._leased and not self.last_error))
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """All kernels that have started, warm and leased ones."""
+        return [*self._idle, *self._leased]
 
     @property
     def live(self) -> int:
@@ -148,7 +159,7 @@ class Pool:
         if self._refill is not None and not self._settled:
             self._settled = True
             self._refill.cancel()
-            self._refill = asyncio.get_running_loop().call_later(_REFILL_SETTLED, self.fill)
+            self._fill_at(_REFILL_SETTLED)
 
     async def release(self, kernel: Kernel, *, polite: bool = True) -> None:
         """End a leased kernel."""
@@ -186,7 +197,12 @@ class Pool:
 
     def _fill_later(self, seconds: float) -> None:
         if self._refill is None and not self._closed:
-            self._refill = asyncio.get_running_loop().call_later(seconds, self.fill)
+            self._fill_at(seconds)
+
+    def _fill_at(self, seconds: float) -> None:
+        # In an empty context: it is no part of the request that happened to cause it.
+        loop = asyncio.get_running_loop()
+        self._refill = loop.call_later(seconds, self.fill, context=Context())
 
     def _start_one(self) -> None:
         self._starting += 1

@@ -16,6 +16,7 @@ from typing import Any
 from kernelagent.environment import Environment
 from kernelagent.errors import (
     ApiError,
+    InternalError,
     NoInputAwaited,
     QueueFull,
     QueueTimeout,
@@ -30,6 +31,7 @@ from kernelagent.jupyter.pool import Pool
 from kernelagent.jupyter.run import Ending, Outcome, Run, RunLimits
 from kernelagent.jupyter.spill import Spill
 from kernelagent.jupyter.turn import Turn
+from kernelagent.observers import Observers, RunEnded, RunRefused, belong_to
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +71,15 @@ class Session:
     """
 
     def __init__(
-        self, facts: SessionFacts, pool: Pool, policy: SessionPolicy, environment: Environment
+        self,
+        facts: SessionFacts,
+        pool: Pool,
+        policy: SessionPolicy,
+        environment: Environment,
+        observers: Observers,
     ) -> None:
         self.facts = facts
+        self._observers = observers
         self._pool = pool
         self._policy = policy
         self._lease = Lease(facts, pool, policy.workspace, environment)
@@ -139,10 +147,20 @@ class Session:
     def submit(self, request: RunRequest, *, feed: Feed | None = None) -> Execution:
         """Put a run into the queue; raises QueueFull, SessionClosed."""
         execution = Execution(self.id, request, feed)
-        self._enqueue(execution)
+        try:
+            self._enqueue(execution)
+        except ApiError as error:
+            self._observers.tell(RunRefused(self.facts.language.name, error.code))
+            raise
         wait = min(request.queue_timeout, request.request_timeout)
         timer = asyncio.get_running_loop().call_later(wait, self._expire, execution, wait)
-        execution.finished.add_done_callback(lambda _: timer.cancel())
+
+        def over(finished: asyncio.Future[Result]) -> None:
+            timer.cancel()
+            self._tell_end(finished, begun=execution.begun is not None)
+
+        # It is called in the context of now, which is that of whoever asked.
+        execution.finished.add_done_callback(over)
         return execution
 
     @contextlib.asynccontextmanager
@@ -348,6 +366,7 @@ class Session:
                 self._touch()
             return
         self._current = item
+        belong_to(item.origin)
         try:
             await self._execute(item)
         except ApiError as error:
@@ -494,6 +513,28 @@ class Session:
         collector = OutputCollector(execution.request.budget, spill, execution.emit)
         message = f"{reason}; the code was not run"
         return self._result(execution, collector, Ending(outcome, 130, None, message))
+
+    def _tell_end(self, finished: asyncio.Future[Result], *, begun: bool) -> None:
+        if finished.cancelled():
+            return
+        error = finished.exception()
+        if error is not None:
+            code = error.code if isinstance(error, ApiError) else InternalError.code
+            self._observers.tell(RunRefused(self.facts.language.name, code))
+            return
+        result = finished.result()
+        self._observers.tell(
+            RunEnded(
+                result.execution_id,
+                self.id,
+                result.language,
+                result.outcome.value,
+                result.exit_code,
+                begun,
+                result.queued_seconds,
+                result.seconds,
+            )
+        )
 
     def _remember(self, execution: Execution, result: Result) -> None:
         entry = TranscriptEntry(

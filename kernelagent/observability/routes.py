@@ -1,4 +1,4 @@
-"""Open routes: what this is, and whether it is well."""
+"""Open routes: what this is, whether it is well, and on what machine."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ import platform
 import socket
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
+from starlette.responses import Response
 
 from kernelagent import __version__
 from kernelagent.auth import PUBLIC
+from kernelagent.errors import NotReady
+from kernelagent.execution.models import ErrorResponse
 from kernelagent.jobs.service import JobService
 from kernelagent.jupyter.engine import Engine
-from kernelagent.responses import utc_timestamp
+from kernelagent.observability.models import Health, Info, Ping, Root, System
+from kernelagent.observability.service import ObservabilityService
+from kernelagent.responses import json_response, utc_timestamp
 
 router = APIRouter(tags=["observability"], dependencies=[Depends(PUBLIC)])
 
@@ -52,7 +57,7 @@ def features(engine: Engine) -> dict[str, Any]:
         "terminal_access": True,
         "background_jobs": True,
         "process_management": True,
-        "system_metrics": False,
+        "system_metrics": True,
         "desktop": False,
         "languages": [language.name for language in engine.languages if language.available],
     }
@@ -69,10 +74,10 @@ def _identity(request: Request) -> dict[str, Any]:
     }
 
 
-@router.get("/")
-async def root(request: Request) -> dict[str, Any]:
+@router.get("/", response_model=Root)
+async def root(request: Request) -> Response:
     """Who answers here, and at which routes."""
-    return root_facts(request)
+    return json_response(root_facts(request))
 
 
 def root_facts(request: Request) -> dict[str, Any]:
@@ -85,16 +90,36 @@ def root_facts(request: Request) -> dict[str, Any]:
     }
 
 
-@router.get("/ping")
-async def ping() -> dict[str, str]:
+@router.get("/ping", response_model=Ping)
+async def ping() -> Response:
     """Answers whatever else is going on."""
-    return {"status": "ok", "message": "pong"}
+    return json_response({"status": "ok", "message": "pong"})
 
 
-@router.get("/health")
-async def health(request: Request) -> dict[str, Any]:
-    """Whether the service lives; `pools` and `ready` tell whether a first run would be quick."""
+@router.get(
+    "/health",
+    response_model=Health,
+    responses={
+        400: {"model": ErrorResponse, "description": "`ready` is neither true nor false"},
+        503: {"model": ErrorResponse, "description": "Asked for readiness: not warm yet"},
+        # Keeps FastAPI from documenting its own 422, which is never sent.
+        "default": {"model": ErrorResponse, "description": "Any other error"},
+    },
+)
+async def health(
+    request: Request,
+    ready: Annotated[
+        bool, Query(description="Ask for readiness: 503 while the default pool is not warm")
+    ] = False,
+) -> Response:
+    """Whether the service lives; with `ready=1` whether a first run would find a warm kernel."""
     engine: Engine = request.app.state.engine
+    if ready and not engine.ready:
+        raise NotReady("the default pool is not warm yet", details={"pools": engine.pool_facts})
+    return json_response(_health(request, engine))
+
+
+def _health(request: Request, engine: Engine) -> dict[str, Any]:
     clock: Clock = request.app.state.clock
     jobs: JobService = request.app.state.jobs
     sessions = list(engine.sessions)
@@ -119,9 +144,29 @@ async def health(request: Request) -> dict[str, Any]:
     }
 
 
-@router.get("/info")
-async def info(request: Request) -> dict[str, Any]:
+@router.get("/info", response_model=Info)
+async def info(request: Request) -> Response:
     """What this machine and this service are."""
+    return json_response(_info(request))
+
+
+@router.get("/system", response_model=System)
+async def system(request: Request) -> Response:
+    """The machine, or the container where it has less: what it is, and how busy."""
+    service: ObservabilityService = request.app.state.observability
+    clock: Clock = request.app.state.clock
+    can = features(request.app.state.engine)
+    facts = {
+        **await service.machine_facts(),
+        **(await service.usage()).facts,
+        "capabilities": [name for name, value in can.items() if value is True],
+        "uptime": round(clock.uptime, 3),
+        "timestamp": utc_timestamp(),
+    }
+    return json_response(facts)
+
+
+def _info(request: Request) -> dict[str, Any]:
     engine: Engine = request.app.state.engine
     clock: Clock = request.app.state.clock
     settings = request.app.state.settings

@@ -13,7 +13,7 @@ import pytest
 
 import kernelagent
 from tests.conftest import Server
-from tests.runs import client_of, run, session, streamed, until_busy
+from tests.runs import client_of, run, session, streamed, until, until_busy
 
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 LANGUAGES = {"python", "javascript", "bash", "go"}
@@ -81,6 +81,7 @@ async def test_features_are_an_object_of_booleans_and_languages(server: Server, 
     } <= set(features)
     assert all(isinstance(value, bool) for value in features.values())
     assert features["code_execution"] is True
+    assert features["system_metrics"] is True
 
 
 async def test_health_counts_what_runs(server: Server) -> None:
@@ -105,6 +106,20 @@ async def test_health_tells_of_the_pools(server: Server) -> None:
     pool = answer["pools"]["python"]
     assert pool["wanted"] == 2
     assert {"idle", "starting", "leased"} <= set(pool)
+
+
+async def test_readiness_is_liveness_once_the_pool_is_warm(server: Server) -> None:
+    async with httpx.AsyncClient(base_url=server.url) as client:
+
+        async def is_ready() -> bool:
+            return (await client.get("/health", params={"ready": "1"})).status_code == 200
+
+        await until(is_ready)
+        answer = await client.get("/health", params={"ready": "true"})
+        assert answer.json()["status"] == "healthy"
+        assert answer.json()["ready"] is True
+        refused = await client.get("/health", params={"ready": "perhaps"})
+        assert (refused.status_code, refused.json()["code"]) == (400, "INVALID_REQUEST")
 
 
 async def test_info_has_what_published_clients_read(server: Server) -> None:
@@ -150,7 +165,7 @@ async def test_endpoints_name_routes_that_exist(server: Server) -> None:
 
 
 async def test_no_secret_is_told(server: Server) -> None:
-    for path in ("/", "/ping", "/health", "/info"):
+    for path in ("/", "/ping", "/health", "/info", "/system"):
         assert "secret" not in str(await answer_of(server, path)).lower()
 
 
@@ -158,7 +173,7 @@ async def test_bad_token_does_not_close_what_is_open_to_all(server: Server) -> N
     async with httpx.AsyncClient(
         base_url=server.url, headers={"Authorization": "Bearer nonsense"}
     ) as client:
-        for path in ("/", "/ping", "/health", "/info"):
+        for path in ("/", "/ping", "/health", "/info", "/system"):
             assert (await client.get(path)).status_code == 200
 
 
