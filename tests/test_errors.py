@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from kernelagent import errors
-from kernelagent.errors import ApiError, ConfigurationError, InternalError, KernelagentError
+from kernelagent.errors import (
+    ApiError,
+    ConfigurationError,
+    InternalError,
+    KernelagentError,
+    NotReady,
+)
 
 PACKAGE = Path(inspect.getfile(errors)).parent
 ERRORS_PAGE = PACKAGE.parent / "docs" / "errors.md"
@@ -55,6 +61,9 @@ def test_no_status_makes_a_published_client_send_the_code_again(error: type[ApiE
     # They retry on 429 and on every 5xx.
     if error is InternalError:
         assert error.status == 500
+    elif error is NotReady:
+        # The readiness probe's own answer: it runs nothing.
+        assert error.status == 503
     else:
         assert 400 <= error.status < 500
         assert error.status != 429
