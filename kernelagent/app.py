@@ -20,6 +20,8 @@ from kernelagent.execution.repeats import Repeats
 from kernelagent.execution.routes import router as execution_router
 from kernelagent.execution.routes import shortcuts
 from kernelagent.execution.service import ExecutionService
+from kernelagent.files.watch_routes import router as watch_router
+from kernelagent.files.watching import WatchService
 from kernelagent.jobs.archive import JobArchive
 from kernelagent.jobs.routes import code_router, command_router
 from kernelagent.jobs.routes import router as jobs_router
@@ -48,6 +50,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     outbox = Outbox(database, settings)
     commands = CommandService(engine)
     env = EnvironmentService(engine.environment, database)
+    watches = WatchService(settings)
     jobs = JobService(engine, JobArchive(database, outbox, settings))
 
     @contextlib.asynccontextmanager
@@ -58,6 +61,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
                 stack.push_async_callback(service.close)
                 await service.open()
             stack.push_async_callback(commands.close)
+            stack.push_async_callback(watches.close)
             yield
 
     app = FastAPI(
@@ -79,6 +83,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     app.state.commands = commands
     app.state.env = env
     app.state.jobs = jobs
+    app.state.watches = watches
     app.state.clock = Clock()
     # Looked through in this order at every request: the most used first.
     for router in (
@@ -90,6 +95,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
         cache_router,
         commands_router,
         env_router,
+        watch_router,
         processes_router,
         observability_router,
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from kernelagent.settings import Settings
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LONGEST_TOLD = 500
+_LONGEST_PATH = 4096
 
 
 class Place:
@@ -43,7 +45,12 @@ class Roots:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Those of the service."""
-        roots = (Path(tempfile.gettempdir()), Path("/app"), Path(os.path.expanduser("~")))
+        roots = [Path(tempfile.gettempdir()), Path("/app")]
+        # A user without a home has none to share.
+        with contextlib.suppress(RuntimeError):
+            home = Path.home()
+            if home != Path("/"):
+                roots.append(home)
         return cls(settings.workspace, roots, (settings.state_dir,))
 
     def absolute(self, path: str) -> str:
@@ -54,6 +61,8 @@ class Roots:
         """Where `path` is, links followed; raises PathNotAllowed, InvalidPath, OSError."""
         if not path or "\0" in path:
             raise InvalidPath("a path is not empty and has no NUL character")
+        if len(os.fsencode(path)) >= _LONGEST_PATH:
+            raise InvalidPath("the path is too long")
         real = Path(os.path.realpath(self.workspace / path))
         if not self._allows(real):
             shown = path[:_LONGEST_TOLD]

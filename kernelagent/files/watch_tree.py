@@ -389,7 +389,8 @@ class Tree:
     def _in_order(arrived: Iterable[Change]) -> tuple[list[Change], list[Change]]:
         """What can be told as it was found; and what is where something else was moved away."""
         left = {change.old_path for change in arrived if change.old_path is not None}
-        first, late = [], []
+        first: list[Change] = []
+        late: list[Change] = []
         for change in arrived:
             is_late = change.event is Event.CREATED and left and any_above(change.path, left)
             (late if is_late else first).append(change)
@@ -478,7 +479,11 @@ class Tree:
 
     def _bury(self, found: _Round, entries: list[_Vanished]) -> tuple[list[Change], list[Change]]:
         """Tell what is gone: what made room for something else, and the rest."""
-        overwritten, deleted = [], {change.path: change for change in found.deleted}
+        overwritten: dict[str, Change] = {}
+        deleted: dict[str, Change] = {}
+        for change in found.deleted:
+            is_covered = any_above(change.path, found.arrived)
+            (overwritten if is_covered else deleted)[change.path] = change
         for entry in entries:
             path, is_directory = entry.path, entry.node.is_directory
             told = Change(Event.DELETED, path, is_directory)
@@ -488,9 +493,9 @@ class Tree:
                     del found.arrived[path]
                     found.modified.append(Change(Event.MODIFIED, path, False))
             elif entry.top in found.arrived:
-                overwritten.append(told)
+                overwritten[path] = told
             else:
                 deleted[path] = told
         self._budget.give(len(entries))
         self._taken -= len(entries)
-        return upwards(overwritten), upwards(deleted.values())
+        return upwards(overwritten.values()), upwards(deleted.values())

@@ -10,11 +10,19 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from kernelagent.errors import ApiError, FileNotFound, InternalError, InvalidPath, WatchLimit
+from kernelagent.errors import (
+    ApiError,
+    FileNotFound,
+    InternalError,
+    InvalidPath,
+    ServiceClosing,
+    WatchLimit,
+)
 from kernelagent.files.watch_changes import Change, ChangeFeed, Ending, Event, Overflow, told
 from kernelagent.files.watch_notifier import TICK
 from kernelagent.files.watch_paths import Roots
@@ -48,7 +56,9 @@ class Watch:
     """One watch; `start` it, and `close` it in any case."""
 
     def __init__(self, path: str, settings: Settings, roots: Roots, budget: Budget) -> None:
-        self.facts = Watched(f"watch_{uuid.uuid4().hex[:20]}", roots.absolute(path), utc_timestamp())
+        self.facts = Watched(
+            f"watch_{uuid.uuid4().hex[:20]}", roots.absolute(path), utc_timestamp()
+        )
         self.is_directory = True
         self._wanted = path
         self._roots = roots
@@ -126,7 +136,7 @@ class Watch:
             log.exception("a watch failed inside the service")
             ending = InternalError("the watch failed inside the service")
         self._feed.end(ending)
-        self._loop.call_soon_threadsafe(self._tell_end, ending)
+        self._loop.call_soon_threadsafe(self._tell_end)
 
     def _tell_start(self, error: ApiError | None) -> None:
         if self._started.done():
@@ -138,13 +148,15 @@ class Watch:
             # Nobody may be waiting any more.
             self._started.exception()
 
-    def _tell_end(self, ending: Ending | ApiError) -> None:
-        error = ending if isinstance(ending, ApiError) else _no_such(self._wanted)
-        self._tell_start(error)
+    def _tell_end(self) -> None:
+        ending = self._feed.ending
+        if ending is Ending.CLOSING:
+            ending = ServiceClosing("the service is shutting down")
+        self._tell_start(ending if isinstance(ending, ApiError) else _no_such(self._wanted))
         self._ended.set()
 
     @contextlib.contextmanager
-    def _open(self) -> Any:
+    def _open(self) -> Iterator[Tree]:
         root, path, only = self._locate()
         self.is_directory = only is None
         tree = Tree(
@@ -176,7 +188,7 @@ class Watch:
             raise InvalidPath("the service may not read this path") from None
         except OSError:
             raise _no_such(self._wanted) from None
-        return root, os.readlink(f"/proc/self/fd/{root}"), only
+        return root, str(Path(f"/proc/self/fd/{root}").readlink()), only
 
     def _follow(self, tree: Tree) -> None:
         is_unsure, not_before = False, 0.0
@@ -208,10 +220,10 @@ def _no_such(path: str) -> ApiError:
     return FileNotFound(f"no such file or directory{suffix}", details={"path": shown})
 
 
-def _identities(paths: Iterable[Any]) -> Iterable[tuple[int, int]]:
+def _identities(paths: Iterable[Path]) -> Iterable[tuple[int, int]]:
     for path in paths:
         with contextlib.suppress(OSError):
-            facts = os.stat(path)
+            facts = path.stat()
             yield facts.st_dev, facts.st_ino
 
 
@@ -231,6 +243,11 @@ class WatchService:
     def watches(self) -> list[Watched]:
         """Those that are on."""
         return [watch.facts for watch in self._watches.values()]
+
+    @property
+    def default_path(self) -> str:
+        """What is watched if nothing is named."""
+        return str(self.settings.workspace)
 
     async def close(self) -> None:
         """End all, and wait until they have ended."""
