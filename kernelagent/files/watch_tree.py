@@ -11,13 +11,11 @@ import itertools
 import os
 import stat
 import threading
-from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, field
 
-from kernelagent.files.watch_changes import Change, Event
+from kernelagent.files.watch_changes import Change
+from kernelagent.files.watch_nodes import Budget, Identity, Node, join, paced, stamp_of
 from kernelagent.files.watch_notifier import Hint, Hints, Notifier
-
-Identity = tuple[int, int]
+from kernelagent.files.watch_round import Appeared, Round, Vanished
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # From so many hinted names on, and half of the directory, it is read as a whole.
@@ -32,126 +30,6 @@ class RootGone(Exception):
 
 class Stopped(Exception):
     """The work is no longer wanted."""
-
-
-class Budget:
-    """How many names all watches together may remember."""
-
-    def __init__(self, limit: int) -> None:
-        self._left = limit
-        self._lock = threading.Lock()
-
-    def take(self, *, at_any_rate: bool = False) -> bool:
-        """Whether one more is free, which is then taken."""
-        with self._lock:
-            if self._left <= 0 and not at_any_rate:
-                return False
-            self._left -= 1
-            return True
-
-    def give(self, count: int = 1) -> None:
-        """Take this many back."""
-        with self._lock:
-            self._left += count
-
-
-class Node:
-    """One name: a file, or a directory with what is in it."""
-
-    __slots__ = ("children", "identity", "mtime", "partial", "stamp")
-
-    def __init__(self, facts: os.stat_result) -> None:
-        self.identity: Identity = (facts.st_dev, facts.st_ino)
-        self.children: dict[str, Node] | None = {} if stat.S_ISDIR(facts.st_mode) else None
-        # Whether there are names in it that are not remembered.
-        self.partial = False
-        self.mtime = facts.st_mtime_ns
-        self.stamp = stamp_of(facts)
-
-    @property
-    def is_directory(self) -> bool:
-        """Whether there can be something in it."""
-        return self.children is not None
-
-    def is_at(self, facts: os.stat_result) -> bool:
-        """Whether this is what has these facts."""
-        same = self.identity == (facts.st_dev, facts.st_ino)
-        return same and self.is_directory == stat.S_ISDIR(facts.st_mode)
-
-    def walk(self, path: str) -> Iterator[tuple[str, Node]]:
-        """It and everything beneath it, with their paths."""
-        todo = [(path, self)]
-        while todo:
-            path, node = todo.pop()
-            yield path, node
-            for name, child in (node.children or {}).items():
-                todo.append((join(path, name), child))
-
-
-def stamp_of(facts: os.stat_result) -> int:
-    """A number that differs if the content or the rights do."""
-    rights = (facts.st_mode, facts.st_uid, facts.st_gid)
-    if stat.S_ISDIR(facts.st_mode):
-        # Its size and times change with the names in it, which are told by themselves.
-        return hash(rights)
-    return hash((facts.st_mtime_ns, facts.st_size, *rights))
-
-
-def join(directory: str, name: str) -> str:
-    """Paths are relative; the watched directory's is empty."""
-    return f"{directory}/{name}" if directory else name
-
-
-def any_above(path: str, paths: Container[str]) -> bool:
-    """Whether a path, or a directory above it, is one of `paths`."""
-    while path:
-        if path in paths:
-            return True
-        path = path.rpartition("/")[0]
-    return False
-
-
-def upwards(changes: Iterable[Change]) -> list[Change]:
-    """What is in a directory before the directory."""
-    return sorted(changes, key=lambda change: change.path, reverse=True)
-
-
-@dataclass(slots=True)
-class _Appeared:
-    parent: Node
-    path: str
-    name: str
-    facts: os.stat_result
-
-
-@dataclass(slots=True)
-class _Vanished:
-    path: str
-    node: Node
-    parent: Node | None
-    # The path of what vanished with it, itself or a directory above.
-    top: str
-    is_late: bool = False
-
-
-@dataclass(slots=True)
-class _Round:
-    """What one look at the tree has found so far."""
-
-    appeared: list[_Appeared] = field(default_factory=list)
-    vanished: dict[Identity, list[_Vanished]] = field(default_factory=dict)
-    # What is at a path now and was not: created or renamed.
-    arrived: dict[str, Change] = field(default_factory=dict)
-    modified: list[Change] = field(default_factory=list)
-    deleted: list[Change] = field(default_factory=list)
-
-    def vanish(self, path: str, node: Node) -> None:
-        """Something is gone from its place, with all beneath it."""
-        parents: dict[str, Node] = {}
-        for below, gone in node.walk(path):
-            parents[below] = gone
-            entry = _Vanished(below, gone, parents.get(below.rpartition("/")[0]), path)
-            self.vanished.setdefault(gone.identity, []).append(entry)
 
 
 class Tree:
@@ -181,7 +59,7 @@ class Tree:
         self._node = Node(os.fstat(root))
         self._taken = 1
         self._budget.take(at_any_rate=True)
-        self._kept: dict[Identity, list[_Vanished]] = {}
+        self._kept: list[Vanished] = []
         # The first hints may be older than what is remembered.
         self._is_new = True
         # Whether everything beneath the root is remembered.
@@ -200,17 +78,17 @@ class Tree:
 
     def open(self) -> None:
         """Watch and remember what is there. Raises WatchLimit, RootGone, Stopped."""
-        self._check_root()
+        self.check()
         self.notifier.add([self._path])
-        found = _Round()
+        found = Round()
         self._scan(found, self._node, "")
         self._settle(found)
 
     def update(self, hints: Hints) -> list[Change]:
         """What has changed where the hints say. Raises WatchLimit, RootGone, Stopped."""
-        self._check_root()
-        found = _Round(vanished=self._kept)
-        self._kept = {}
+        self.check()
+        found = Round(self._kept)
+        self._kept = []
         for directory, names in self._by_directory(hints.names).items():
             node = self._find(directory)
             if node is None:
@@ -223,15 +101,16 @@ class Tree:
 
     def look_through(self) -> list[Change]:
         """What has changed anywhere. Raises WatchLimit, RootGone, Stopped."""
-        self._check_root()
-        found = _Round(vanished=self._kept)
-        self._kept = {}
+        self.check()
+        found = Round(self._kept)
+        self._kept = []
         directories = [item for item in self._node.walk("") if item[1].is_directory]
         for path, node in directories:
             self._scan(found, node, path)
         return self._settle(found)
 
-    def _check_root(self) -> None:
+    def check(self) -> None:
+        """See that the root is where it was: the system does not always say. Raises RootGone."""
         try:
             facts = os.lstat(self._path)
         except OSError:
@@ -243,7 +122,8 @@ class Tree:
         """Names by their directories, those above first."""
         prefix = self._path.rstrip("/") + "/"
         found: dict[str, dict[str, Hint]] = {}
-        for path, hint in sorted(hinted.items()):
+        for path in paced(sorted(hinted)):
+            hint = hinted[path]
             if path.startswith(prefix):
                 directory, _, name = path.removeprefix(prefix).rpartition("/")
                 if name and (self._only is None or (directory, name) == ("", self._only)):
@@ -260,18 +140,21 @@ class Tree:
             node = child
         return node
 
-    def _open(self, node: Node, path: str) -> int | None:
-        """A descriptor of a directory, if it still is what it was."""
+    def _open(self, node: Node, path: str, *, learn: bool = True) -> int | None:
+        """A descriptor of a directory to look into, if it still is what it was."""
         try:
             descriptor = os.open(path or ".", _OPEN, dir_fd=self._root)
         except OSError:
             return None
-        if node.is_at(os.fstat(descriptor)):
-            return descriptor
-        os.close(descriptor)
-        return None
+        facts = os.fstat(descriptor)
+        if not node.is_at(facts):
+            os.close(descriptor)
+            return None
+        if learn:
+            node.mtime = facts.st_mtime_ns
+        return descriptor
 
-    def _look(self, found: _Round, node: Node, path: str, names: dict[str, Hint]) -> None:
+    def _look(self, found: Round, node: Node, path: str, names: dict[str, Hint]) -> None:
         """Compare some names of a directory."""
         children = node.children or {}
         if len(names) > max(_MANY, len(children) // 2) and self._only is None:
@@ -289,15 +172,15 @@ class Tree:
         finally:
             os.close(descriptor)
 
-    def _look_nowhere(self, found: _Round, path: str, names: dict[str, Hint]) -> None:
+    def _look_nowhere(self, found: Round, path: str, names: dict[str, Hint]) -> None:
         """Tell of names in a directory that has gone, of which they are not remembered."""
         if not self.is_complete:
             for name, hint in names.items():
                 if hint & Hint.DELETED:
-                    found.deleted.append(Change(Event.DELETED, join(path, name), False))
+                    found.forget(join(path, name))
 
     def _scan(
-        self, found: _Round, node: Node, path: str, names: dict[str, Hint] | None = None
+        self, found: Round, node: Node, path: str, names: dict[str, Hint] | None = None
     ) -> None:
         """Compare all names of a directory."""
         descriptor = self._open(node, path)
@@ -327,7 +210,7 @@ class Tree:
 
     def _compare(
         self,
-        found: _Round,
+        found: Round,
         parent: Node,
         directory: str,
         name: str,
@@ -345,97 +228,66 @@ class Tree:
                 del children[name]
                 found.vanish(path, node)
             elif parent.partial and hint & Hint.DELETED:
-                found.deleted.append(Change(Event.DELETED, path, False))
+                found.forget(path)
         elif node is None:
             is_directory = stat.S_ISDIR(facts.st_mode)
             if not parent.partial or is_directory or hint & Hint.ADDED:
-                found.appeared.append(_Appeared(parent, path, name, facts))
+                found.appear(parent, path, name, facts)
             elif hint:
-                found.modified.append(Change(Event.MODIFIED, path, False))
+                found.modify(path, is_directory=False)
         elif not node.is_at(facts):
             del children[name]
             found.vanish(path, node)
-            found.appeared.append(_Appeared(parent, path, name, facts))
+            found.appear(parent, path, name, facts)
         else:
             self._compare_content(found, path, node, facts, hint)
 
     def _compare_content(
-        self, found: _Round, path: str, node: Node, facts: os.stat_result, hint: Hint
+        self, found: Round, path: str, node: Node, facts: os.stat_result, hint: Hint
     ) -> None:
         before, node.stamp, node.mtime = node.stamp, stamp_of(facts), facts.st_mtime_ns
         if self._is_new and hint & Hint.ADDED:
             # Made while the tree was looked at for the first time.
-            found.arrived[path] = Change(Event.CREATED, path, node.is_directory)
+            found.create(path, is_directory=node.is_directory)
         elif before != node.stamp or (hint & Hint.MODIFIED and not node.is_directory):
-            found.modified.append(Change(Event.MODIFIED, path, node.is_directory))
+            found.modify(path, is_directory=node.is_directory)
         if node.is_directory and hint & Hint.ADDED:
             # It was away: it and what is beneath it are no longer watched.
             self._enter(found, [(path, node)])
 
-    def _settle(self, found: _Round, *, keep: bool = False) -> list[Change]:
-        """Match what has appeared with what has vanished, as long as there is more to see."""
+    def _settle(self, found: Round, *, keep: bool = False) -> list[Change]:
+        """Adopt what has appeared, as long as there is more to see; what is to be told."""
         while found.appeared:
             appeared, found.appeared = found.appeared, []
-            entered = [item for place in appeared if (item := self._adopt(found, place))]
+            entered = [item for one in paced(appeared) if (item := self._adopt(found, one))]
             self._enter(found, entered)
-        entries = [entry for same in found.vanished.values() for entry in same]
-        if keep:
-            entries = self._keep(found, entries)
-        overwritten, deleted = self._bury(found, entries)
-        arrived, late = self._in_order(found.arrived.values())
-        return [*overwritten, *arrived, *deleted, *late, *found.modified]
+        changes, self._kept, forgotten = found.settle(put_off=keep)
+        self._budget.give(forgotten)
+        self._taken -= forgotten
+        return changes
 
-    @staticmethod
-    def _in_order(arrived: Iterable[Change]) -> tuple[list[Change], list[Change]]:
-        """What can be told as it was found; and what is where something else was moved away."""
-        left = {change.old_path for change in arrived if change.old_path is not None}
-        first: list[Change] = []
-        late: list[Change] = []
-        for change in arrived:
-            is_late = change.event is Event.CREATED and left and any_above(change.path, left)
-            (late if is_late else first).append(change)
-        return first, late
-
-    def _adopt(self, found: _Round, place: _Appeared) -> tuple[str, Node] | None:
+    def _adopt(self, found: Round, one: Appeared) -> tuple[str, Node] | None:
         """Remember what has appeared; a directory to be entered is returned with its path."""
-        children = place.parent.children
-        if children is None or place.name in children:
+        children = one.parent.children
+        if children is None or one.name in children:
             return None
-        path, node = place.path, Node(place.facts)
-        old = self._match(found, path, node)
-        if old is not None:
-            if old.path != old.top and old.parent is not None and old.parent.children:
-                old.parent.children.pop(old.path.rpartition("/")[2], None)
-            found.arrived[path] = Change(Event.RENAMED, path, node.is_directory, old.path)
-            children[place.name] = node = old.node
+        path, node = one.path, Node(one.facts)
+        gone = found.claim(path, node, lambda old: self._shares(path, old))
+        if gone is not None:
+            found.rename(path, gone)
+            children[one.name] = node = gone.node
         else:
-            found.arrived[path] = Change(Event.CREATED, path, node.is_directory)
+            found.create(path, is_directory=node.is_directory)
             if self._budget.take(at_any_rate=node.is_directory):
                 self._taken += 1
-                children[place.name] = node
+                children[one.name] = node
             else:
-                place.parent.partial, self.is_complete = True, False
+                one.parent.partial, self.is_complete = True, False
         return (path, node) if node.is_directory and self._only is None else None
-
-    def _match(self, found: _Round, path: str, node: Node) -> _Vanished | None:
-        """What has vanished and is this; the number of an inode alone may be used again."""
-        entries = found.vanished.get(node.identity, [])
-        for index, entry in enumerate(entries):
-            old = entry.node
-            if old.is_directory != node.is_directory or old.stamp != node.stamp:
-                continue
-            if old.mtime == node.mtime or self._shares(path, old):
-                del entries[index]
-                # What is beneath it has gone with it.
-                for below, child in old.walk(entry.path):
-                    same = found.vanished.get(child.identity, [])
-                    same[:] = [other for other in same if other.path != below]
-                return entry
-        return None
 
     def _shares(self, path: str, old: Node) -> bool:
         """Whether the directory at `path` holds something that the old one held."""
-        descriptor = self._open(old, path)
+        descriptor = self._open(old, path, learn=False)
         if descriptor is None:
             return False
         try:
@@ -447,7 +299,7 @@ class Tree:
             os.close(descriptor)
         return False
 
-    def _enter(self, found: _Round, directories: list[tuple[str, Node]]) -> None:
+    def _enter(self, found: Round, directories: list[tuple[str, Node]]) -> None:
         """Watch directories and all that is known beneath them, then see what is in them."""
         every = [
             (below, child)
@@ -465,37 +317,3 @@ class Tree:
     def _is_wanted(self, path: str) -> bool:
         """Whether a directory is known at this absolute path."""
         return self._find(path.removeprefix(self._path).strip("/")) is not None
-
-    def _keep(self, found: _Round, entries: list[_Vanished]) -> list[_Vanished]:
-        """Put off what has just vanished: the other half of a rename may be on its way."""
-        late = []
-        for entry in entries:
-            if entry.is_late or entry.top in found.arrived:
-                late.append(entry)
-            else:
-                entry.is_late = True
-                self._kept.setdefault(entry.node.identity, []).append(entry)
-        return late
-
-    def _bury(self, found: _Round, entries: list[_Vanished]) -> tuple[list[Change], list[Change]]:
-        """Tell what is gone: what made room for something else, and the rest."""
-        overwritten: dict[str, Change] = {}
-        deleted: dict[str, Change] = {}
-        for change in found.deleted:
-            is_covered = any_above(change.path, found.arrived)
-            (overwritten if is_covered else deleted)[change.path] = change
-        for entry in entries:
-            path, is_directory = entry.path, entry.node.is_directory
-            told = Change(Event.DELETED, path, is_directory)
-            successor = found.arrived.get(path)
-            if successor is not None and not (is_directory or successor.is_directory):
-                if successor.event is Event.CREATED:
-                    del found.arrived[path]
-                    found.modified.append(Change(Event.MODIFIED, path, False))
-            elif entry.top in found.arrived:
-                overwritten[path] = told
-            else:
-                deleted[path] = told
-        self._budget.give(len(entries))
-        self._taken -= len(entries)
-        return upwards(overwritten.values()), upwards(deleted.values())

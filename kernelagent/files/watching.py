@@ -24,9 +24,10 @@ from kernelagent.errors import (
     WatchLimit,
 )
 from kernelagent.files.watch_changes import Change, ChangeFeed, Ending, Event, Overflow, told
+from kernelagent.files.watch_nodes import Budget
 from kernelagent.files.watch_notifier import TICK
 from kernelagent.files.watch_paths import Roots
-from kernelagent.files.watch_tree import Budget, RootGone, Stopped, Tree
+from kernelagent.files.watch_tree import RootGone, Stopped, Tree
 from kernelagent.responses import utc_timestamp
 from kernelagent.settings import Settings
 
@@ -35,7 +36,8 @@ log = logging.getLogger(__name__)
 Message = dict[str, Any]
 
 # After changes, and then so long without one, the tree is looked through for what was missed.
-_QUIET = 1.0
+# Whether the path is still there is looked at as often.
+_QUIET = 0.5
 # Of the time at most one in so many parts goes into that.
 _SHARE = 20
 # Above so many hints at once some may have been lost before they reached us.
@@ -197,6 +199,7 @@ class Watch:
             hints = tree.notifier.collect(self._stop, patience)
             if hints is None:
                 raise Stopped
+            tree.check()
             if hints.names or tree.has_put_off:
                 self._feed.put(tree.update(hints))
                 is_unsure = True

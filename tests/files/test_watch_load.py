@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import shutil
 import subprocess
 import sys
@@ -199,15 +197,29 @@ for number in range(6000):
     (tmp_path / "0").mkdir()
     async with events(quiet_server, tmp_path) as watcher:
         await do(program, tmp_path)
-        await watcher.settle()
         # What was missed is found when the tree is looked through, after a while of silence.
         async with asyncio.timeout(30):
             known: set[str] = {"0"}
             while known != there(tmp_path):
-                known = known_by({"0"}, watcher, tmp_path)
+                known = known_by({"0"}, watcher)
                 await asyncio.sleep(0.1)
         assert not lost(watcher)
 
 
 def there(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*")}
+
+
+def known_by(known: set[str], watcher: Watcher) -> set[str]:
+    """What is there, by what a client was told, in the order in which it was."""
+    for event, path in watcher.changes:
+        if event == "created":
+            known.add(path)
+        elif event == "deleted":
+            known.discard(path)
+        elif event == "renamed":
+            old, _, new = path.partition(" -> ")
+            moved = {name for name in known if name == old or name.startswith(f"{old}/")}
+            known -= moved
+            known |= {new + name.removeprefix(old) for name in moved}
+    return known

@@ -327,7 +327,7 @@ async def test_several_watches(server: Server, tmp_path: Path) -> None:
         ]
         (tmp_path / "b").touch()
         (tmp_path / "a" / "c").touch()
-        assert await all_of_it.settle() == [("created", "b"), ("created", "a/c")]
+        assert await all_of_it.settle() == [("created", "a/c"), ("created", "b")]
         for watcher in (a, again):
             assert await watcher.settle() == [("created", "c")]
 
