@@ -23,9 +23,9 @@ from kernelagent.errors import WatchLimit
 TICK = 0.05
 LONGEST = 0.2
 
-# Each part is made while nothing else runs (watchfiles keeps the interpreter's lock): about 10 µs
+# Each part is made while nothing else runs (watchfiles keeps the interpreter's lock): 10 to 20 µs
 # for a directory. More parts take more of the system's inotify instances.
-_PART = 1000
+_PART = 500
 # Small parts are joined with one of up to this many times their size, so that there are few.
 _GROWTH = 8
 # Directories may go while they are looked at, again and again.

@@ -42,7 +42,8 @@ _QUIET = 0.5
 _SHARE = 20
 # Above so many hints at once some may have been lost before they reached us.
 _FLOOD = 4096
-_MOST_DIRECTORIES = 32_000
+# With watchfiles that takes 40 inotify instances, of usually 128 that a user may have.
+_MOST_DIRECTORIES = 20_000
 
 
 @dataclass(frozen=True, slots=True)
