@@ -180,7 +180,7 @@ async def events(server: Server, root: Path, **headers: str) -> AsyncIterator[Ev
         client_of(server, Accept="text/event-stream", **headers) as client,
         client.stream("GET", "/files/watch", params=params) as response,
     ):
-        assert response.status_code == 200
+        assert response.status_code == 200, await response.aread()
         watcher = EventWatcher(root, response)
         async with reading(watcher):
             await watcher.until(lambda: "started" in watcher.kinds)
