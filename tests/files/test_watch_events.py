@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         KERNELAGENT_KEEPALIVE="0.2",
         KERNELAGENT_MAX_WATCHES="2",
         KERNELAGENT_WATCH_CHANGES="100",
+        KERNELAGENT_WATCH_NAMES="50",
     )
     try:
         yield running
@@ -48,8 +50,8 @@ async def test_the_first_event(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path, is_directory in ((tmp_path, True), (tmp_path / "file", False)):
         async with events(server, path) as watcher:
-            await watcher.until(lambda seen=watcher.seen: seen)
-            (started,) = watcher.seen
+            pass
+        started = watcher.seen[0]
         assert started["type"] == "started"
         assert started["watch_id"].startswith("watch_")
         assert (started["path"], started["is_directory"]) == (str(path), is_directory)
@@ -125,6 +127,19 @@ async def test_too_much_at_once_on_a_socket(strict_server: Server, tmp_path: Pat
         await watcher.until(lambda: ("modified", ".") in watcher.changes)
         assert {message["type"] for message in watcher.seen} == {"change"}
         assert len(watcher.changes) < 1001
+
+
+async def test_more_names_than_are_remembered(strict_server: Server, tmp_path: Path) -> None:
+    for number in range(80):
+        (tmp_path / f"a{number}").touch()
+    async with events(strict_server, tmp_path) as watcher:
+        (tmp_path / "new").touch()
+        assert await watcher.settle() == [("created", "new")]
+        (tmp_path / "new").rename(tmp_path / "newer")
+        assert sorted(await watcher.settle()) == [("created", "newer"), ("deleted", "new")]
+        # Here what was missed cannot be found.
+        (tmp_path / os.fsdecode(b"\xff")).touch()
+        await watcher.until(lambda: "overflow" in watcher.kinds)
 
 
 async def test_who_connects_again_is_told_that_changes_may_be_missing(

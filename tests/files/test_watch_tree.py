@@ -17,7 +17,8 @@ from kernelagent.files.watch_nodes import Budget
 from kernelagent.files.watch_tree import RootGone, Tree
 
 PATIENCE = 0.1
-SEEDS = int(os.environ.get("WATCH_SEEDS", 4))
+# More of them have found more: WATCH_SEEDS=60.
+SEEDS = int(os.environ.get("WATCH_SEEDS", "4"))
 
 
 @contextlib.contextmanager
@@ -41,7 +42,7 @@ def picture(root: Path, *, names: int = 10_000, budget: Budget | None = None) ->
 
 def update(tree: Tree) -> list[Change]:
     """All that has changed, as hints say."""
-    changes = []
+    changes: list[Change] = []
     while True:
         hints = tree.notifier.collect(threading.Event(), PATIENCE)
         assert hints is not None
@@ -103,7 +104,7 @@ def play(rng: random.Random, root: Path, steps: int) -> None:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_what_is_told_adds_up(tmp_path: Path, seed: int) -> None:
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - no secret
     play(rng, tmp_path, 30)
     known = there(tmp_path)
     budget = Budget(1000)

@@ -183,5 +183,5 @@ async def events(server: Server, root: Path, **headers: str) -> AsyncIterator[Ev
         assert response.status_code == 200, await response.aread()
         watcher = EventWatcher(root, response)
         async with reading(watcher):
-            await watcher.until(lambda: "started" in watcher.kinds)
+            await watcher.until(lambda: watcher.seen)
             yield watcher
