@@ -20,6 +20,8 @@ from kernelagent.execution.repeats import Repeats
 from kernelagent.execution.routes import router as execution_router
 from kernelagent.execution.routes import shortcuts
 from kernelagent.execution.service import ExecutionService
+from kernelagent.files.watch_routes import router as watch_router
+from kernelagent.files.watching import WatchService
 from kernelagent.jobs.archive import JobArchive
 from kernelagent.jobs.routes import code_router, command_router
 from kernelagent.jobs.routes import router as jobs_router
@@ -54,6 +56,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     commands = CommandService(engine)
     terminals = TerminalService(engine)
     env = EnvironmentService(engine.environment, database)
+    watches = WatchService(settings)
     jobs = JobService(engine, JobArchive(database, outbox, settings))
     observability = ObservabilityService(engine, jobs, commands, cached_runs)
     tracing = Tracing(engine.observers)
@@ -75,6 +78,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
                 stack.push_async_callback(service.close)
                 await service.open()
             stack.push_async_callback(commands.close)
+            stack.push_async_callback(watches.close)
             yield
 
     app = FastAPI(
@@ -98,6 +102,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     app.state.terminals = terminals
     app.state.env = env
     app.state.jobs = jobs
+    app.state.watches = watches
     app.state.clock = Clock()
     app.state.observability = observability
     # Looked through in this order at every request: the most used first.
@@ -111,6 +116,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
         commands_router,
         terminal_router,
         env_router,
+        watch_router,
         processes_router,
         metrics_router,
         observability_router,

@@ -58,6 +58,26 @@ class FileNotFound(ApiError):
     code = "FILE_NOT_FOUND"
 
 
+class InvalidPath(ApiError):
+    """The path cannot be used, or names a thing of the wrong kind."""
+
+    code = "INVALID_PATH"
+
+
+class PathNotAllowed(ApiError):
+    """The path is not beneath the directories that clients may use."""
+
+    status = 403
+    code = "PATH_NOT_ALLOWED"
+
+
+class WatchLimit(ApiError):
+    """As many watches as the settings or the system allow; or too large a tree."""
+
+    status = 409
+    code = "WATCH_LIMIT"
+
+
 class WebhookRefused(ApiError):
     """The callback's address or headers cannot be used; the sentence says why."""
 

@@ -188,6 +188,20 @@ class Settings(BaseSettings):
         ge=0,
         description="How long a named terminal that has ended is kept with its output and exit "
         "code.",
+    max_watches: int = Field(
+        32, ge=1, description="Files and directories watched at once; one more is refused with 409."
+    )
+    watch_names: int = Field(
+        100_000,
+        ge=0,
+        description="Names of files and directories that all watches together remember, about 400 "
+        "bytes each; renames of files beyond that are told as deleted and created.",
+    )
+    watch_changes: int = Field(
+        20_000,
+        ge=1,
+        description="Changes that wait for the client of a watch; beyond it they are lost, and it "
+        "is told so.",
     )
     job_kernels: int = Field(
         8, ge=1, description="Background runs of code at once; the rest wait in order."

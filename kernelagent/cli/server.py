@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -53,6 +54,10 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self._stack.enter_async_context(self._app.router.lifespan_context(self._app))
+        # What is there by now stays: a collection that went through it would take 0.1 s, in which
+        # nobody is answered.
+        gc.collect()
+        gc.freeze()
         try:
             await super().startup(sockets=sockets)
             self._on_start()

@@ -1,0 +1,63 @@
+"""Routes that watch files: /files/watch, as a WebSocket and over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query, Request, WebSocket
+from starlette.responses import Response
+
+from kernelagent.auth import FILES, require
+from kernelagent.execution.streams import EVENT_STREAM, NDJSON, wanted_stream
+from kernelagent.files.watch_models import WatchInfo, WatchList
+from kernelagent.files.watch_streams import StreamedWatch, WatchSocket
+from kernelagent.files.watching import WatchService
+from kernelagent.responses import json_response, utc_timestamp
+from kernelagent.routing import ERRORS, authorized_route
+
+router = APIRouter(
+    tags=["files"],
+    dependencies=[Depends(require(FILES))],
+    responses=ERRORS,
+    route_class=authorized_route(FILES),
+)
+
+_STREAM = {"schema": {"type": "string"}}
+
+
+@router.get(
+    "/files/watch",
+    response_model=WatchList,
+    responses={200: {"content": {EVENT_STREAM: _STREAM, NDJSON: _STREAM}}},
+)
+async def watch(
+    request: Request,
+    path: Annotated[
+        str | None,
+        Query(description="What to watch, for a stream; default: the workspace"),
+    ] = None,
+    last_event_id: Annotated[
+        str | None, Header(description="Sent by browsers that connect again")
+    ] = None,
+) -> Response:
+    """Stream the changes beneath a path if `Accept` asks for a stream; else list the watches."""
+    service: WatchService = request.app.state.watches
+    media_type = wanted_stream(request.headers.get("accept", ""))
+    if media_type is not None:
+        is_again = last_event_id is not None
+        return StreamedWatch(service, path, media_type, is_again=is_again)
+    watches = [WatchInfo(id=w.id, path=w.path, since=w.since) for w in service.watches]
+    answer = WatchList(
+        watches=watches,
+        count=len(watches),
+        limit=service.settings.max_watches,
+        timestamp=utc_timestamp(),
+    )
+    return json_response(answer.model_dump())
+
+
+@router.websocket("/files/watch")
+async def watch_socket(websocket: WebSocket) -> None:
+    """Sends the changes beneath the path that the first message names."""
+    service: WatchService = websocket.app.state.watches
+    await WatchSocket(websocket, service).serve()

@@ -1,0 +1,243 @@
+"""A watch as a stream: server-sent events and NDJSON over HTTP, messages over a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from kernelagent.errors import ApiError, InvalidJson, InvalidRequest, ServiceClosing
+from kernelagent.execution.messages import dump, refusal
+from kernelagent.execution.streams import NDJSON, until_disconnect
+from kernelagent.files.watch_changes import Ending, Event, Overflow, told
+from kernelagent.files.watching import Message, Watch, WatchService
+from kernelagent.responses import utc_timestamp
+
+# Changes that are sent in one piece.
+_PIECE = 256
+# A published client loses messages that arrive in one read with another: at least 5 ms between two.
+_PACE = 0.006
+# The libraries of the published Python clients lose none.
+_UNHURT = "Python/"
+_LONGEST_REASON = 123
+
+
+async def stream_messages(watch: Watch, *, is_again: bool) -> AsyncGenerator[list[Message]]:
+    """All messages of a watch in pieces, `end` or `error` last; they are numbered by `id`."""
+    number = 0
+
+    def numbered(messages: list[Message]) -> list[Message]:
+        nonlocal number
+        for message in messages:
+            number += 1
+            message["id"] = number
+        return messages
+
+    yield numbered([_started(watch)])
+    if is_again:
+        yield numbered([_overflow(watch, 0, "the connection was lost: changes may be missing")])
+    while (found := await watch.messages(_PIECE)) is not None:
+        if isinstance(found, Overflow):
+            sentence = "more changes than could be kept: list the files again"
+            found = [_overflow(watch, found.lost, sentence)]
+        yield numbered(found)
+    if isinstance(watch.ending, ApiError):
+        yield numbered([refusal(watch.ending)])
+    reason = watch.ending.value if isinstance(watch.ending, Ending) else "error"
+    yield numbered([{"type": "end", "reason": reason, "timestamp": utc_timestamp()}])
+
+
+def _started(watch: Watch) -> Message:
+    return {
+        "type": "started",
+        "watch_id": watch.facts.id,
+        "path": told(watch.facts.path),
+        "is_directory": watch.is_directory,
+        "timestamp": utc_timestamp(),
+    }
+
+
+def _overflow(watch: Watch, lost: int, sentence: str) -> Message:
+    return {
+        "type": "overflow",
+        "path": told(watch.facts.path),
+        "lost": lost,
+        "message": sentence,
+        "timestamp": utc_timestamp(),
+    }
+
+
+class StreamedWatch(Response):
+    """A response: the changes beneath a path until the client leaves or the path is gone."""
+
+    def __init__(
+        self, service: WatchService, path: str | None, media_type: str, *, is_again: bool
+    ) -> None:
+        # Proxies must not collect the stream.
+        super().__init__(media_type=media_type, headers={"X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._service = service
+        self._path = service.default_path if path is None else path
+        self._media_type = media_type
+        self._is_again = is_again
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        leaving = asyncio.create_task(until_disconnect(receive))
+        sending = asyncio.create_task(self._send_all(send))
+        try:
+            await asyncio.wait((leaving, sending), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (leaving, sending):
+                task.cancel()
+            await asyncio.gather(leaving, sending, return_exceptions=True)
+        if not sending.cancelled():
+            # Raises what is wrong with the path: the headers are not out then.
+            sending.result()
+
+    async def _send_all(self, send: Send) -> None:
+        async with self._service.watch(self._path) as watch:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            pieces = stream_messages(watch, is_again=self._is_again)
+            upcoming = asyncio.ensure_future(anext(pieces, None))
+            try:
+                while True:
+                    await asyncio.wait((upcoming,), timeout=self._service.settings.keepalive)
+                    if not upcoming.done():
+                        await _send_body(send, self._silence())
+                        continue
+                    piece = upcoming.result()
+                    if piece is None:
+                        break
+                    await _send_body(send, b"".join(map(self._encode, piece)))
+                    upcoming = asyncio.ensure_future(anext(pieces, None))
+            finally:
+                upcoming.cancel()
+                await asyncio.gather(upcoming, return_exceptions=True)
+                await pieces.aclose()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _silence(self) -> bytes:
+        return b'{"type":"keepalive"}\n' if self._media_type == NDJSON else b": keepalive\n\n"
+
+    def _encode(self, message: Message) -> bytes:
+        line = dump(message)
+        if self._media_type == NDJSON:
+            return f"{line}\n".encode()
+        return f"id: {message['id']}\nevent: {message['type']}\ndata: {line}\n\n".encode()
+
+
+async def _send_body(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+class WatchSocket:
+    """One WebSocket on which one path is watched: the first message says which.
+
+    Only `change` messages are sent: published clients hand every message to their user's code as
+    one. So changes that were lost are told as a `modified` of what is watched. The end is a close:
+    1000 if the path is gone, 1008 with a code and a sentence if it cannot be watched.
+    """
+
+    def __init__(self, websocket: WebSocket, service: WatchService) -> None:
+        self._websocket = websocket
+        self._service = service
+        is_unhurt = websocket.headers.get("user-agent", "").startswith(_UNHURT)
+        self._pace = 0.0 if is_unhurt else _PACE
+
+    async def serve(self) -> None:
+        """Accept the connection and work until the client leaves or there is nothing to watch."""
+        await self._websocket.accept()
+        with contextlib.suppress(WebSocketDisconnect):
+            try:
+                await self._serve(self._path(await self._receive()))
+                await self._websocket.close(1000, "the path is gone")
+            except ApiError as error:
+                code = 1011 if error.status >= 500 else 1008
+                await self._websocket.close(code, _reason(error))
+
+    async def _serve(self, path: str) -> None:
+        leaving = asyncio.create_task(self._until_left())
+        sending = asyncio.create_task(self._send_all(path))
+        try:
+            await asyncio.wait((leaving, sending), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (leaving, sending):
+                task.cancel()
+            await asyncio.gather(leaving, sending, return_exceptions=True)
+        for task in (leaving, sending):
+            if not task.cancelled():
+                task.result()
+
+    async def _receive(self) -> str | bytes:
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"])
+        text: str | bytes = message.get("text") or message.get("bytes") or ""
+        return text
+
+    async def _until_left(self) -> None:
+        while True:
+            message = _parsed(await self._receive())
+            if isinstance(message, dict) and message.get("action") == "watch":
+                raise InvalidRequest("one path is watched on a connection; open another one")
+
+    def _path(self, text: str | bytes) -> str:
+        message = _parsed(text)
+        if not isinstance(message, dict):
+            raise InvalidJson("a message is a JSON object")
+        if message.get("action", "watch") != "watch":
+            raise InvalidRequest("the only action is watch")
+        path = message.get("path")
+        if path is None:
+            return self._service.default_path
+        if not isinstance(path, str):
+            raise InvalidRequest("path: must be a string")
+        return path
+
+    async def _send_all(self, path: str) -> None:
+        async with self._service.watch(path) as watch:
+            try:
+                while (found := await watch.messages(_PIECE)) is not None:
+                    for message in _changes(watch, found):
+                        await self._websocket.send_text(dump(message))
+                        if self._pace:
+                            await asyncio.sleep(self._pace)
+            except (RuntimeError, OSError):
+                # The client has left, and we have not read that yet.
+                raise WebSocketDisconnect from None
+            if isinstance(watch.ending, ApiError):
+                raise watch.ending
+            if watch.ending is Ending.CLOSING:
+                raise ServiceClosing("the service is shutting down")
+
+
+def _changes(watch: Watch, found: list[Message] | Overflow) -> list[Message]:
+    if not isinstance(found, Overflow):
+        return found
+    return [
+        {
+            "type": "change",
+            "path": told(watch.facts.path),
+            "event": Event.MODIFIED.value,
+            "is_directory": watch.is_directory,
+            "timestamp": utc_timestamp(),
+        }
+    ]
+
+
+def _parsed(text: str | bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _reason(error: ApiError) -> str:
+    """What fits into the frame that closes a WebSocket."""
+    return f"{error.code}: {error.message}".encode()[:_LONGEST_REASON].decode(errors="ignore")

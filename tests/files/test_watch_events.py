@@ -1,0 +1,185 @@
+"""Watches over HTTP: server-sent events, NDJSON, the list of watches."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Server, start_server, stop_server
+from tests.files.watchers import events, watched, watches
+from tests.jobs.jobs import refused
+from tests.runs import NDJSON, client_of
+
+
+@pytest.fixture(scope="module")
+def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with little patience and room."""
+    root = tmp_path_factory.mktemp("strict")
+    running = start_server(
+        root / "workspace",
+        root / "state",
+        KERNELAGENT_KEEPALIVE="0.2",
+        KERNELAGENT_MAX_WATCHES="2",
+        KERNELAGENT_WATCH_CHANGES="100",
+        KERNELAGENT_WATCH_NAMES="50",
+    )
+    try:
+        yield running
+    finally:
+        stop_server(running)
+
+
+async def test_events_in_order_with_ids(server: Server, tmp_path: Path) -> None:
+    async with events(server, tmp_path) as watcher:
+        assert watcher.response.headers["content-type"].startswith("text/event-stream")
+        (tmp_path / "a").write_text("1")
+        assert await watcher.settle() == [("created", "a")]
+        (tmp_path / "a").rename(tmp_path / "b")
+        assert await watcher.settle() == [("renamed", "a -> b")]
+        assert watcher.ids == [str(number + 1) for number in range(len(watcher.ids))]
+        assert watcher.kinds[0] == "started"
+        assert set(watcher.kinds[1:]) == {"change"}
+
+
+async def test_the_first_event(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, is_directory in ((tmp_path, True), (tmp_path / "file", False)):
+        async with events(server, path) as watcher:
+            pass
+        started = watcher.seen[0]
+        assert started["type"] == "started"
+        assert started["watch_id"].startswith("watch_")
+        assert (started["path"], started["is_directory"]) == (str(path), is_directory)
+
+
+async def test_keepalives(strict_server: Server, tmp_path: Path) -> None:
+    async with events(strict_server, tmp_path) as watcher:
+        await watcher.until(lambda: watcher.lines.count(": keepalive") >= 2)
+        (tmp_path / "a").touch()
+        await watcher.until(lambda: ("created", "a") in watcher.changes)
+
+
+async def test_lines_of_json(strict_server: Server, tmp_path: Path) -> None:
+    params = {"path": str(tmp_path)}
+    async with (
+        client_of(strict_server, Accept=NDJSON) as client,
+        client.stream("GET", "/files/watch", params=params) as response,
+    ):
+        assert response.headers["content-type"].startswith(NDJSON)
+        seen = []
+        async for line in response.aiter_lines():
+            seen.append(json.loads(line)["type"])
+            if seen[-1] == "started":
+                (tmp_path / "a").touch()
+            if {"change", "keepalive"} <= set(seen):
+                break
+    assert seen[0] == "started"
+
+
+async def test_the_end(server: Server, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    async with events(server, root) as watcher:
+        shutil.rmtree(root)
+        await watcher.until(lambda: "end" in watcher.kinds)
+    assert watcher.seen[-2]["event"] == "deleted"
+    assert watcher.seen[-2]["path"] == str(root)
+    assert watcher.seen[-1]["reason"] == "gone"
+    assert str(root) not in await watches(server)
+
+
+async def test_too_much_at_once_is_told(strict_server: Server, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    ready = tmp_path / "ready"
+    ready.mkdir()
+    for number in range(1000):
+        (ready / str(number)).touch()
+    async with events(strict_server, root) as watcher:
+        # All of it is found in one look.
+        ready.rename(root / "d")
+        await watcher.until(lambda: "overflow" in watcher.kinds)
+        overflow = next(item for item in watcher.seen if item["type"] == "overflow")
+        assert overflow["path"] == str(root)
+        assert overflow["message"]
+        await watcher.until(
+            lambda: sum(item.get("lost", 0) for item in watcher.seen) + len(watcher.changes) == 1001
+        )
+        watcher.seen.clear()
+        (root / "after").touch()
+        assert await watcher.settle() == [("created", "after")]
+
+
+async def test_too_much_at_once_on_a_socket(strict_server: Server, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    ready = tmp_path / "ready"
+    ready.mkdir()
+    for number in range(1000):
+        (ready / str(number)).touch()
+    async with watched(strict_server, root) as watcher:
+        ready.rename(root / "d")
+        await watcher.until(lambda: ("modified", ".") in watcher.changes)
+        assert {message["type"] for message in watcher.seen} == {"change"}
+        assert len(watcher.changes) < 1001
+
+
+async def test_more_names_than_are_remembered(strict_server: Server, tmp_path: Path) -> None:
+    for number in range(80):
+        (tmp_path / f"a{number}").touch()
+    async with events(strict_server, tmp_path) as watcher:
+        (tmp_path / "new").touch()
+        assert await watcher.settle() == [("created", "new")]
+        (tmp_path / "new").rename(tmp_path / "newer")
+        assert sorted(await watcher.settle()) == [("created", "newer"), ("deleted", "new")]
+        # Here what was missed cannot be found.
+        (tmp_path / os.fsdecode(b"\xff")).touch()
+        await watcher.until(lambda: "overflow" in watcher.kinds)
+
+
+async def test_who_connects_again_is_told_that_changes_may_be_missing(
+    server: Server, tmp_path: Path
+) -> None:
+    async with events(server, tmp_path, **{"Last-Event-ID": "7"}) as watcher:
+        await watcher.until(lambda: len(watcher.seen) == 2)
+    assert watcher.kinds == ["started", "overflow"]
+    assert watcher.seen[1]["lost"] == 0
+
+
+async def test_no_more_than_the_settings_allow(strict_server: Server, tmp_path: Path) -> None:
+    headers = {"Accept": "text/event-stream"}
+    async with client_of(strict_server) as client:
+        async with events(strict_server, tmp_path), watched(strict_server, tmp_path):
+            response = await client.get("/files/watch", headers=headers)
+            body = await refused(response, 409, "WATCH_LIMIT")
+            assert body["details"] == {"limit": 2}
+            listed = (await client.get("/files/watch")).json()
+            assert (listed["count"], listed["limit"]) == (2, 2)
+        # Refusals take no room.
+        for _ in range(3):
+            params = {"path": str(tmp_path / "none")}
+            response = await client.get("/files/watch", params=params, headers=headers)
+            body = await refused(response, 404, "FILE_NOT_FOUND")
+            assert body["path"] == str(tmp_path / "none")
+        async with events(strict_server, tmp_path), events(strict_server, tmp_path):
+            assert len(await watches(strict_server)) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/etc", 403, "PATH_NOT_ALLOWED"),
+        ("/tmp/none/at/all", 404, "FILE_NOT_FOUND"),
+        ("", 400, "INVALID_PATH"),
+        ("a\0b", 400, "INVALID_PATH"),
+    ],
+)
+async def test_what_cannot_be_watched(server: Server, path: str, status: int, code: str) -> None:
+    async with client_of(server, Accept="text/event-stream") as client:
+        response = await client.get("/files/watch", params={"path": path})
+        await refused(response, status, code)
