@@ -188,6 +188,7 @@ class Settings(BaseSettings):
         ge=0,
         description="How long a named terminal that has ended is kept with its output and exit "
         "code.",
+    )
     max_watches: int = Field(
         32, ge=1, description="Files and directories watched at once; one more is refused with 409."
     )
