@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Header, Query, Request, WebSocket
 from starlette.responses import Response
 
 from kernelagent.auth import FILES, require
-from kernelagent.execution.streams import EVENT_STREAM, NDJSON, wanted_stream
 from kernelagent.files.watch_models import WatchInfo, WatchList
 from kernelagent.files.watch_streams import StreamedWatch, WatchSocket
 from kernelagent.files.watching import WatchService
 from kernelagent.responses import json_response, utc_timestamp
 from kernelagent.routing import ERRORS, authorized_route
+from kernelagent.streaming import EVENT_STREAM, NDJSON, wanted_stream
 
 router = APIRouter(
     tags=["files"],

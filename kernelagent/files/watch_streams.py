@@ -8,16 +8,15 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kernelagent.errors import ApiError, InvalidJson, InvalidRequest, ServiceClosing
-from kernelagent.execution.messages import dump, refusal
-from kernelagent.execution.streams import NDJSON, until_disconnect
+from kernelagent.execution.messages import refusal
 from kernelagent.files.watch_changes import Ending, Event, Overflow, told
 from kernelagent.files.watching import Message, Watch, WatchService
 from kernelagent.responses import utc_timestamp
+from kernelagent.streaming import StreamResponse, dump
 
 # Changes that are sent in one piece.
 _PIECE = 256
@@ -73,67 +72,31 @@ def _overflow(watch: Watch, lost: int, sentence: str) -> Message:
     }
 
 
-class StreamedWatch(Response):
+class StreamedWatch(StreamResponse):
     """A response: the changes beneath a path until the client leaves or the path is gone."""
 
     def __init__(
         self, service: WatchService, path: str | None, media_type: str, *, is_again: bool
     ) -> None:
-        # Proxies must not collect the stream.
-        super().__init__(media_type=media_type, headers={"X-Accel-Buffering": "no"})
-        del self.headers["content-length"]
+        super().__init__(media_type, service.settings.keepalive)
         self._service = service
         self._path = service.default_path if path is None else path
-        self._media_type = media_type
         self._is_again = is_again
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        leaving = asyncio.create_task(until_disconnect(receive))
-        sending = asyncio.create_task(self._send_all(send))
-        try:
-            await asyncio.wait((leaving, sending), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (leaving, sending):
-                task.cancel()
-            await asyncio.gather(leaving, sending, return_exceptions=True)
-        if not sending.cancelled():
-            # Raises what is wrong with the path: the headers are not out then.
-            sending.result()
-
-    async def _send_all(self, send: Send) -> None:
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        # Raises what is wrong with the path before the headers are out.
         async with self._service.watch(self._path) as watch:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            pieces = stream_messages(watch, is_again=self._is_again)
-            upcoming = asyncio.ensure_future(anext(pieces, None))
-            try:
-                while True:
-                    await asyncio.wait((upcoming,), timeout=self._service.settings.keepalive)
-                    if not upcoming.done():
-                        await _send_body(send, self._silence())
-                        continue
-                    piece = upcoming.result()
-                    if piece is None:
-                        break
-                    await _send_body(send, b"".join(map(self._encode, piece)))
-                    upcoming = asyncio.ensure_future(anext(pieces, None))
-            finally:
-                upcoming.cancel()
-                await asyncio.gather(upcoming, return_exceptions=True)
-                await pieces.aclose()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self.send_pieces(self._pieces(watch), receive, send)
 
-    def _silence(self) -> bytes:
-        return b'{"type":"keepalive"}\n' if self._media_type == NDJSON else b": keepalive\n\n"
+    def event_id(self, message: Message) -> str | None:
+        """The message's number."""
+        return str(message["id"])
 
-    def _encode(self, message: Message) -> bytes:
-        line = dump(message)
-        if self._media_type == NDJSON:
-            return f"{line}\n".encode()
-        return f"id: {message['id']}\nevent: {message['type']}\ndata: {line}\n\n".encode()
-
-
-async def _send_body(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+    async def _pieces(self, watch: Watch) -> AsyncGenerator[bytes]:
+        messages = stream_messages(watch, is_again=self._is_again)
+        async with contextlib.aclosing(messages):
+            async for several in messages:
+                yield b"".join(map(self.encode, several))
 
 
 class WatchSocket:
