@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import Server, start_server, stop_server
 from tests.files.watchers import events, watched, watches
 from tests.jobs.jobs import refused
-from tests.runs import NDJSON, client_of
+from tests.runs import NDJSON, client_of, until
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +160,11 @@ async def test_no_more_than_the_settings_allow(strict_server: Server, tmp_path: 
             assert body["details"] == {"limit": 2}
             listed = (await client.get("/files/watch")).json()
             assert (listed["count"], listed["limit"]) == (2, 2)
+
+        async def none_left() -> bool:
+            return not await watches(strict_server)
+
+        await until(none_left)
         # Refusals take no room.
         for _ in range(3):
             params = {"path": str(tmp_path / "none")}
