@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from kernelagent import errors
-from kernelagent.errors import ApiError, ConfigurationError, InternalError, KernelagentError
+from kernelagent.errors import (
+    ApiError,
+    ConfigurationError,
+    InternalError,
+    KernelagentError,
+    NotReady,
+)
 
 PACKAGE = Path(inspect.getfile(errors)).parent
 ERRORS_PAGE = PACKAGE.parent / "docs" / "errors.md"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+import kernelagent
 from kernelagent.app import create_app
 from kernelagent.auth import Authenticator
 from kernelagent.jupyter.engine import Engine
@@ -132,3 +134,13 @@ async def test_a_loop_that_is_held_up_is_seen(settings: Settings) -> None:
             return bool(lag.total > 0.3)
 
         await until(is_seen)
+
+
+def test_only_the_probe_answers_so() -> None:
+    package = Path(kernelagent.__file__).parent
+    raising = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "NotReady(" in path.read_text() and path.name != "errors.py"
+    }
+    assert raising == {"observability/routes.py"}
