@@ -36,7 +36,8 @@ LEVELS = {
     "error": logging.ERROR,
 }
 
-_CONTEXT = (request_id, trace_id, session_id, execution_id, command_id, job_id)
+# The ids that each line carries, where they are known.
+CONTEXT = (request_id, trace_id, session_id, execution_id, command_id, job_id)
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # uvicorn repeats its message under this name with colour codes.
 _STANDARD.add("color_message")
@@ -116,7 +117,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
         "logger": record.name,
         "event": record.getMessage().rstrip(),
     }
-    for variable in _CONTEXT:
+    for variable in CONTEXT:
         value = variable.get()
         if value is not None:
             fields[variable.name] = value

@@ -125,5 +125,6 @@ class Observers:
 
 def belong_to(context: Context) -> None:
     """Have what this task logs and begins from now on belong to where `context` was taken."""
-    for variable in (logs.request_id, logs.trace_id, span):
+    for variable in logs.CONTEXT:
         variable.set(context.get(variable))
+    span.set(context.get(span))

@@ -62,7 +62,7 @@ def test_no_status_makes_a_published_client_send_the_code_again(error: type[ApiE
     if error is InternalError:
         assert error.status == 500
     elif error is NotReady:
-        # The readiness probe's own answer: it runs nothing.
+        # Only the readiness probe is answered so, which no client sends and which runs nothing.
         assert error.status == 503
     else:
         assert 400 <= error.status < 500

@@ -126,3 +126,17 @@ def _processes(server: Server) -> list[dict[str, Any]]:
     )
     found: list[dict[str, Any]] = answer.json()["processes"]
     return found
+
+
+def test_system(hopx: CommandLine) -> None:
+    # Asked of the control plane, whose /health may be this one.
+    direct = CommandLine(hopx.server.url, hopx.home, hopx.server)
+    assert "healthy" in direct.run("system", "health")
+    hopx.run("run", "-s", SANDBOX_ID, "1")
+    metrics = hopx.run("-o", "json", "system", "metrics", SANDBOX_ID)
+    assert '"total_executions"' in metrics
+    info = hopx.run("-o", "json", "system", "agent-info", SANDBOX_ID)
+    assert '"agent_version"' in info
+    # The table of people: every cell is formatted, so nothing may be missing.
+    for name in ("metrics", "agent-info", "processes", "jupyter"):
+        assert hopx.run("system", name, SANDBOX_ID).strip()

@@ -12,9 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from kernelagent.observability import machine
 from kernelagent.observability.brief import Brief
+from kernelagent.observability.exposition import Exposition
 from kernelagent.observability.kernel_memory import KernelMemoryLook
 from kernelagent.observability.machine import Machine
 from kernelagent.observability.measurements import LONG, Histogram, Measurements
@@ -250,6 +255,26 @@ def full() -> tuple[Measurements, Gauges]:
         cache={"entries": 0, "bytes": 0, "hits": 0, "misses": 0, "hit_rate": 0.0},
     )
     return measurements, gauges
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_labels_are_escaped_and_numbers_exact(openmetrics: bool) -> None:
+    out = Exposition("x_", openmetrics=openmetrics)
+    labels = ('a"b', "c\\d\ne", "")
+    out.gauge("gauge", "Text", ("one", "two", "three"), {labels: 0.1 + 0.2})
+    out.counter("counter", "Text", (), {(): 2**53})
+    text = out.text()
+    parsed = (
+        parse_openmetrics(f"{text}# EOF\n")  # type: ignore[no-untyped-call]
+        if openmetrics
+        else parse_text(text)
+    )
+    gauge, counter = parsed
+    (sample,) = gauge.samples
+    assert tuple(sample.labels.values()) == labels
+    assert sample.value == 0.1 + 0.2
+    assert (counter.type, counter.samples[0].name) == ("counter", "x_counter_total")
+    assert counter.samples[0].value == 2**53
 
 
 async def test_rendering_happens_off_the_loop_and_copying_is_quick() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+import kernelagent
 from kernelagent.app import create_app
 from kernelagent.auth import Authenticator
 from kernelagent.jupyter.engine import Engine
@@ -83,7 +86,7 @@ async def test_a_lease_does_not_make_it_unready_and_a_failing_refill_does(
         token, _ = Authenticator.from_settings(settings).issue()
         headers = {"Authorization": f"Bearer {token}"}
         text = (await client.get("/metrics/prometheus", headers=headers)).text
-        failed = 'kernel_starts_failed_total{code="KERNEL_START_FAILED",language="python"}'
+        failed = 'kernel_starts_failed_total{language="python",code="KERNEL_START_FAILED"}'
         assert f"kernelagent_{failed}" in text
 
 
@@ -113,3 +116,31 @@ async def test_another_languages_pool_is_not_waited_for(settings: Settings) -> N
     async with running(wanted) as (client, engine):
         assert engine.pool_facts["bash"]["idle"] == 0
         assert await probe(client) == 200
+
+
+async def test_a_loop_that_is_held_up_is_seen(settings: Settings) -> None:
+    app = create_app(settings_with(settings, pool_idle=0))
+    async with app.router.lifespan_context(app):
+        lag = app.state.observability.measurements.loop_lag
+
+        async def is_measured() -> bool:
+            return bool(lag.count)
+
+        await until(is_measured)
+        # Longer than the pause between two looks: one of them is late.
+        time.sleep(0.6)  # noqa: ASYNC251 - what must be seen
+
+        async def is_seen() -> bool:
+            return bool(lag.total > 0.3)
+
+        await until(is_seen)
+
+
+def test_only_the_probe_answers_so() -> None:
+    package = Path(kernelagent.__file__).parent
+    raising = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "NotReady(" in path.read_text() and path.name != "errors.py"
+    }
+    assert raising == {"observability/routes.py"}

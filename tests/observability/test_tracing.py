@@ -318,8 +318,9 @@ async def test_a_collector_that_is_not_there_hinders_nothing(tmp_path: Path) -> 
     finally:
         began = time.monotonic()
         assert await asyncio.to_thread(stop_server, running) == 0
-    # Three seconds for the last spans, and what the rest of the shutdown takes.
-    assert time.monotonic() - began < 15
+    # Three seconds for the last spans, and what the rest of the shutdown takes; OpenTelemetry
+    # itself would try for thirty.
+    assert time.monotonic() - began < 25
 
 
 # Hides the SDK as if the extra were not installed, and tells what was imported of it.
