@@ -197,7 +197,7 @@ async def test_jobs_are_stopped_and_go_on(server: Server) -> None:
         async def is_in_front() -> bool:
             # A key before that would be for the shell.
             stat = Path(f"/proc/{shell}/stat").read_text().rpartition(") ")[2].split()
-            return int(stat[5]) != shell
+            return int(stat[5]) != int(shell)
 
         await until(is_in_front)
         await line.type("\x03")
