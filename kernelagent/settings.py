@@ -39,7 +39,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(7777, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     workspace: Path = Field(
-        Path("/workspace"), description="Directory in which everything starts; made if missing."
+        Path("/workspace"),
+        description="Directory in which everything starts; made if missing. Where it is another "
+        "and the machine has no `/workspace`, that name means it too, as published clients send it "
+        "with every call.",
     )
     state_dir: Path = Field(
         default_factory=_default_state_dir,

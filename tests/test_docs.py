@@ -55,6 +55,11 @@ def test_each_page_has_a_title_and_an_end() -> None:
         assert text.endswith("\n"), page
 
 
+def test_no_page_has_marks_of_a_merge() -> None:
+    for page in PAGES:
+        assert not re.search(r"^(<{7}|>{7}|\|{7}) ", page.read_text(), re.MULTILINE), page
+
+
 @pytest.mark.parametrize("name", pages())
 def test_a_generated_page_is_up_to_date(name: str) -> None:
     assert (DOCS / name).read_text() == pages()[name], "run `make docs`"

@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,7 +23,7 @@ ENDING_SIGNALS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal
 _CHUNK = 2**20
 # Output that a sink still holds beyond which the command has to wait with more.
 _MOST_WAITING = 2**20
-# Whoever could still write has been killed by then.
+# Whoever could still write has been killed by then; what stands in the pipe is read all the same.
 _LAST_WORDS = 5.0
 
 
@@ -120,9 +120,8 @@ class Command:
                     await asyncio.shield(child.kill())
                 finally:
                     feeder.cancel()
-                    await asyncio.wait(readers, timeout=_LAST_WORDS)
-                    for reader in readers:
-                        reader.cancel()
+                    for pipe in (stdout, stderr):
+                        pipe.expect_end(_LAST_WORDS)
                     await asyncio.gather(feeder, *readers, return_exceptions=True)
         ending.seconds = time.monotonic() - started
         ending.usage = child.usage
@@ -154,10 +153,12 @@ class Command:
         return CommandEnding(outcome, exit_code, reason)
 
     async def _read(self, pipe: _Pipe, stream: str) -> None:
-        async for data in pipe.read():
-            self._sink.write(stream, data)
-            if self._sink.backlog_bytes > _MOST_WAITING:
-                await self._sink.drained()
+        # Closed by hand: a reader that is cancelled must not watch a descriptor that was let go.
+        async with contextlib.aclosing(pipe.read()) as pieces:
+            async for data in pieces:
+                self._sink.write(stream, data)
+                if self._sink.backlog_bytes > _MOST_WAITING:
+                    await self._sink.drained()
 
 
 class _Pipe:
@@ -165,6 +166,9 @@ class _Pipe:
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe2(os.O_CLOEXEC)
+        self._readable = asyncio.Event()
+        self._ends_when_empty = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> _Pipe:
         return self
@@ -174,6 +178,8 @@ class _Pipe:
 
     def close(self) -> None:
         """Let go of both ends."""
+        if self._timer is not None:
+            self._timer.cancel()
         self.close_reader()
         self.close_writer()
 
@@ -189,22 +195,31 @@ class _Pipe:
             os.close(self.writer)
             self.writer = -1
 
-    async def read(self) -> AsyncIterator[bytes]:
+    def expect_end(self, seconds: float) -> None:
+        """From then on an empty pipe is at its end, whoever still has the other end of it."""
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._end_when_empty)
+
+    def _end_when_empty(self) -> None:
+        self._ends_when_empty = True
+        self._readable.set()
+
+    async def read(self) -> AsyncGenerator[bytes]:
         """What is written, piece by piece, to its end."""
         os.set_blocking(self.reader, False)
         with contextlib.suppress(OSError):
             # Fewer turns for much output; a system that allows none is no reason to fail.
             fcntl.fcntl(self.reader, fcntl.F_SETPIPE_SZ, _CHUNK)
         loop = asyncio.get_running_loop()
-        readable = asyncio.Event()
-        loop.add_reader(self.reader, readable.set)
+        loop.add_reader(self.reader, self._readable.set)
         try:
             while True:
-                await readable.wait()
+                await self._readable.wait()
                 try:
                     data = os.read(self.reader, _CHUNK)
                 except BlockingIOError:
-                    readable.clear()
+                    if self._ends_when_empty:
+                        return
+                    self._readable.clear()
                     continue
                 if not data:
                     return

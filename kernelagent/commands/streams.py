@@ -9,10 +9,8 @@ import json
 import struct
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
 
 from pydantic import ValidationError
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -21,12 +19,10 @@ from kernelagent.commands.models import RunRequest
 from kernelagent.commands.output import PassedOutput
 from kernelagent.commands.service import CLIENT_LEFT, CommandService, RunningCommand, facts
 from kernelagent.errors import ApiError, InternalError, InvalidJson
-from kernelagent.execution.messages import complete, dump, refusal
-from kernelagent.execution.streams import NDJSON, until_disconnect
+from kernelagent.execution.messages import complete, refusal
 from kernelagent.responses import dump_json, utc_timestamp, validation_error
+from kernelagent.streaming import Message, StreamResponse, dump
 from kernelagent.text import pieces
-
-Message = dict[str, Any]
 
 # Exact bytes at little cost. A frame is its type in one byte, three of zero, the length of what
 # follows in four (big endian), and that: the layout of Docker's streams, with a type for results.
@@ -36,8 +32,11 @@ _FRAME_TYPES = {"stdout": 1, "stderr": 2, "result": 4}
 
 # A published client loses messages that arrive in one read with another: at least 5 ms between two.
 _PACE = 0.006
-# Published clients end a stream at a message of 1 MiB, and a character can take twelve bytes.
+# Published clients end a stream at a message of 1 MiB, some a WebSocket at 64 KiB of text.
+_LONGEST_LINE = 2**20 - 1
 _LONGEST_TEXT = 48 * 1024
+# What a byte of output can take in a message: six as an escape, and four thirds as base64.
+_BYTES_PER_BYTE = 8
 # Commands that may wait on one WebSocket behind the one that runs.
 _SOCKET_BACKLOG = 100
 
@@ -109,84 +108,41 @@ def _text(stream: str, data: bytes) -> Message:
         return {**message, "data": data.decode("utf-8", "replace"), "data_base64": exact}
 
 
-class StreamedCommand(Response):
+class StreamedCommand(StreamResponse):
     """A response: one command, as it happens. A client that leaves ends it."""
 
     def __init__(
         self, service: CommandService, request: RunRequest, media_type: str, keepalive: float
     ) -> None:
-        # Proxies must not collect the stream.
-        super().__init__(media_type=media_type, headers={"X-Accel-Buffering": "no"})
-        del self.headers["content-length"]
+        super().__init__(media_type, keepalive)
         self._service = service
         self._request = request
-        self._media_type = media_type
-        self._keepalive = keepalive
+        self._framed = media_type == FRAMES
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         output = PassedOutput()
         # Raises what is wrong with it before the headers are out.
         running = await self._service.prepare(self._request, output)
-        leaving = asyncio.create_task(until_disconnect(receive))
-        sending = asyncio.create_task(self._send_all(running, output, send))
-        try:
-            await asyncio.wait((leaving, sending), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (leaving, sending):
-                task.cancel()
-            await asyncio.gather(leaving, sending, return_exceptions=True)
-        if not sending.cancelled():
-            sending.result()
+        if self._framed:
+            pieces = stream_frames(self._service, running, output)
+        else:
+            pieces = self._lines(running, output)
+        await self.send_pieces(pieces, receive, send)
 
-    async def _send_all(self, running: RunningCommand, output: PassedOutput, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        bodies = self._bodies(running, output)
-        async with contextlib.aclosing(bodies):
-            upcoming = asyncio.ensure_future(anext(bodies, None))
-            try:
-                while True:
-                    await asyncio.wait((upcoming,), timeout=self._keepalive)
-                    if not upcoming.done():
-                        await _send_body(send, self._silence())
-                        continue
-                    body = upcoming.result()
-                    if body is None:
-                        break
-                    await _send_body(send, body)
-                    upcoming = asyncio.ensure_future(anext(bodies, None))
-            finally:
-                upcoming.cancel()
-                await asyncio.gather(upcoming, return_exceptions=True)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    def silence(self) -> bytes:
+        """What is sent when there is nothing to be sent."""
+        return _FRAME.pack(_FRAME_TYPES["stdout"], 0) if self._framed else super().silence()
 
-    async def _bodies(self, running: RunningCommand, output: PassedOutput) -> AsyncGenerator[bytes]:
-        if self._media_type == FRAMES:
-            frames = stream_frames(self._service, running, output)
-            async with contextlib.aclosing(frames):
-                async for frame in frames:
-                    yield frame
-            return
+    async def _lines(self, running: RunningCommand, output: PassedOutput) -> AsyncGenerator[bytes]:
         messages = stream_messages(self._service, running, output)
         async with contextlib.aclosing(messages):
             async for message in messages:
-                yield self._encode(message)
-
-    def _silence(self) -> bytes:
-        if self._media_type == FRAMES:
-            return _FRAME.pack(_FRAME_TYPES["stdout"], 0)
-        return self._encode({"type": "keepalive"})
-
-    def _encode(self, message: Message) -> bytes:
-        line = dump(message)
-        if self._media_type == NDJSON:
-            return f"{line}\n".encode()
-        if message["type"] == "keepalive":
-            return b": keepalive\n\n"
-        return f"event: {message['type']}\ndata: {line}\n\n".encode()
-
-
-async def _send_body(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+                line = self.encode(message)
+                if len(line) <= _LONGEST_LINE:
+                    yield line
+                    continue
+                for part in _parts(message, _LONGEST_LINE):
+                    yield self.encode(part)
 
 
 class CommandSocket:
@@ -255,7 +211,7 @@ class CommandSocket:
             messages = stream_messages(self._service, self._running, output)
             async with contextlib.aclosing(messages):
                 async for message in messages:
-                    for part in _parts(message):
+                    for part in _parts(message, _LONGEST_TEXT):
                         await self._send(part)
         except ApiError:
             raise
@@ -281,12 +237,11 @@ def _checked(message: Message) -> RunRequest:
         ) from None
 
 
-def _parts(message: Message) -> list[Message]:
-    """A message as several that are not too long."""
+def _parts(message: Message, longest: int) -> list[Message]:
+    """A message as several of which each line of output has at most `longest` bytes."""
     data = message.get("data")
-    if message["type"] not in ("stdout", "stderr") or len(dump(message)) <= _LONGEST_TEXT:
+    if message["type"] not in ("stdout", "stderr") or len(dump(message)) <= longest:
         return [message]
     exact = message.get("data_base64")
     raw = base64.b64decode(exact) if exact is not None else str(data).encode()
-    # Twelve bytes for a character of four.
-    return [_text(message["type"], piece) for piece in pieces(raw, _LONGEST_TEXT // 6)]
+    return [_text(message["type"], piece) for piece in pieces(raw, longest // _BYTES_PER_BYTE)]

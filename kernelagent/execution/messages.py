@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
-
 from kernelagent.errors import ApiError
 from kernelagent.execution.rendering import facts, primary_type, slots, source, traceback_text
 from kernelagent.jupyter.execution import (
@@ -20,16 +18,13 @@ from kernelagent.jupyter.execution import (
 )
 from kernelagent.jupyter.outputs import Clear, Display, Failure, MimeBundle, Output, Text, Update
 from kernelagent.responses import utc_timestamp
-
-Message = dict[str, Any]
+from kernelagent.streaming import Message
 
 # Published clients end a stream at a message of 1 MiB; some lose one beyond 64 KiB of text. Both
 # mean bytes on the wire, where a character can take twelve.
 _LONGEST_TEXT = 48 * 1024
 _LONGEST_DATA = 512 * 1024
 _LONGEST_PHRASE = 8 * 1024
-# From here on it pays to look for a quicker way.
-_LONG = 4096
 
 
 class MessageMaker:
@@ -127,17 +122,6 @@ def refusal(error: ApiError) -> Message:
 def complete(success: bool) -> Message:
     """The last message of every run."""
     return {"type": "complete", "success": success, "timestamp": utc_timestamp()}
-
-
-def dump(message: Message) -> str:
-    """One line of ASCII: some clients split lines at every character that Unicode calls an end."""
-    data = message.get("data")
-    if isinstance(data, str) and len(data) > _LONG and data.isascii():
-        # Several times as quick, and the same.
-        line = orjson.dumps(message)
-        if line.isascii():
-            return line.decode()
-    return json.dumps(message, ensure_ascii=True, separators=(",", ":"))
 
 
 def _error(output: Output) -> Message:

@@ -27,16 +27,10 @@ from kernelagent.execution.repeats import HEADER as IDEMPOTENCY_KEY
 from kernelagent.execution.repeats import REPLAYED as IDEMPOTENCY_REPLAYED
 from kernelagent.execution.repeats import Repeats
 from kernelagent.execution.service import ExecutionService, parse_request
-from kernelagent.execution.streams import (
-    EVENT_STREAM,
-    NDJSON,
-    RunSocket,
-    StreamedRun,
-    until_disconnect,
-    wanted_stream,
-)
+from kernelagent.execution.streams import RunSocket, StreamedRun
 from kernelagent.jupyter.execution import Result
 from kernelagent.responses import dump_json
+from kernelagent.streaming import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream
 
 
 class _HotRoute(APIRoute):

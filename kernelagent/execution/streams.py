@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kernelagent.errors import ApiError, InternalError, InvalidJson, InvalidRequest
-from kernelagent.execution.messages import Message, MessageMaker, complete, dump, refusal
+from kernelagent.execution.messages import MessageMaker, complete, refusal
 from kernelagent.execution.models import ExecuteRequest
 from kernelagent.execution.service import (
     CLIENT_LEFT,
@@ -22,9 +22,7 @@ from kernelagent.execution.service import (
     Submission,
     check_request,
 )
-
-NDJSON = "application/x-ndjson"
-EVENT_STREAM = "text/event-stream"
+from kernelagent.streaming import Message, StreamResponse, dump
 
 log = logging.getLogger(__name__)
 
@@ -35,25 +33,7 @@ _PACE = 0.006
 _SOCKET_BACKLOG = 100
 
 
-def wanted_stream(accept: str) -> str | None:
-    """The streaming media type that an Accept header asks for, if it does."""
-    for media_type in accept.split(","):
-        name = media_type.partition(";")[0].strip().lower()
-        if name in (NDJSON, EVENT_STREAM):
-            return name
-    return None
-
-
-async def until_disconnect(receive: Receive) -> None:
-    """Wait until the client of this request is gone; its body must have been read.
-
-    Done here and not by the framework, whose behaviour depends on what the server announces.
-    """
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-class StreamedRun(Response):
+class StreamedRun(StreamResponse):
     """A response: the messages of one run, as they happen.
 
     The headers go out before the code runs. A keepalive follows each pause, in the queue too. A
@@ -67,58 +47,23 @@ class StreamedRun(Response):
         media_type: str,
         keepalive: float,
     ) -> None:
-        # Proxies must not collect the stream.
-        super().__init__(media_type=media_type, headers={"X-Accel-Buffering": "no"})
-        del self.headers["content-length"]
+        super().__init__(media_type, keepalive)
         self._service = service
         self._request = request
-        self._media_type = media_type
-        self._keepalive = keepalive
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        # Raises what is wrong with it before the headers are out.
         async with self._service.submit(self._request, streamed=True) as submission:
-            leaving = asyncio.create_task(until_disconnect(receive))
             try:
-                await self._send_all(submission, leaving, send)
+                await self.send_pieces(self._pieces(submission), receive, send)
             finally:
-                leaving.cancel()
                 await _leave(submission, self._request)
 
-    async def _send_all(
-        self, submission: Submission, leaving: asyncio.Task[None], send: Send
-    ) -> None:
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await send(start)
+    async def _pieces(self, submission: Submission) -> AsyncGenerator[bytes]:
         messages = stream_messages(submission, rich=True)
-        upcoming = asyncio.ensure_future(anext(messages, None))
-        try:
-            while not leaving.done():
-                either: list[asyncio.Future[Any]] = [upcoming, leaving]
-                await asyncio.wait(
-                    either, timeout=self._keepalive, return_when=asyncio.FIRST_COMPLETED
-                )
-                if not upcoming.done():
-                    if not leaving.done():
-                        await _send_body(send, self._encode({"type": "keepalive"}))
-                    continue
-                message = upcoming.result()
-                if message is None:
-                    await send({"type": "http.response.body", "body": b"", "more_body": False})
-                    return
-                await _send_body(send, self._encode(message))
-                upcoming = asyncio.ensure_future(anext(messages, None))
-        finally:
-            upcoming.cancel()
-            await asyncio.gather(upcoming, return_exceptions=True)
-            await messages.aclose()
-
-    def _encode(self, message: Message) -> bytes:
-        line = dump(message)
-        if self._media_type == NDJSON:
-            return f"{line}\n".encode()
-        if message["type"] == "keepalive":
-            return b": keepalive\n\n"
-        return f"event: {message['type']}\ndata: {line}\n\n".encode()
+        async with contextlib.aclosing(messages):
+            async for message in messages:
+                yield self.encode(message)
 
 
 async def stream_messages(submission: Submission, *, rich: bool) -> AsyncGenerator[Message]:
@@ -143,10 +88,6 @@ async def stream_messages(submission: Submission, *, rich: bool) -> AsyncGenerat
         return
     yield maker.result(result)
     yield complete(result.success)
-
-
-async def _send_body(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 async def _leave(submission: Submission, request: ExecuteRequest) -> None:

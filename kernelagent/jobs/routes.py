@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from kernelagent.auth import COMMANDS, EXECUTE, Principal, authorize, require
 from kernelagent.errors import InvalidJson, InvalidRequest, MissingParameter, ProcessNotFound
-from kernelagent.execution.streams import EVENT_STREAM, NDJSON, wanted_stream
 from kernelagent.jobs.job import Job, JobKind, JobRequest, JobStatus
 from kernelagent.jobs.log import STREAMS
 from kernelagent.jobs.models import (
@@ -34,6 +33,7 @@ from kernelagent.jobs.streams import FollowedLog
 from kernelagent.jupyter.engine import Engine
 from kernelagent.responses import json_response, utc_timestamp
 from kernelagent.routing import ERRORS, authorized_route
+from kernelagent.streaming import EVENT_STREAM, NDJSON, wanted_stream
 from kernelagent.webhooks.webhook import Webhook
 
 # Time limits where the request names none; seconds.

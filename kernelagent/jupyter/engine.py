@@ -35,6 +35,7 @@ from kernelagent.jupyter.provisioner import ForkProvisioner
 from kernelagent.jupyter.session import Session, SessionPolicy
 from kernelagent.process import SERVER, raise_descriptor_limit
 from kernelagent.settings import Settings
+from kernelagent.workspace import real_path
 
 log = logging.getLogger(__name__)
 
@@ -427,6 +428,7 @@ def _directory_path(workdir: str, workspace: Path) -> Path:
     """The absolute directory that `workdir` names; raises InvalidRequest if no path can be so."""
     if "\0" in workdir:
         raise InvalidRequest("workdir contains a NUL character")
+    workdir = real_path(workdir, workspace)
     try:
         return workspace / Path(workdir).expanduser()
     except RuntimeError:

@@ -7,19 +7,17 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kernelagent.errors import ApiError, InvalidJson
-from kernelagent.execution.messages import dump, refusal
+from kernelagent.execution.messages import refusal
 from kernelagent.responses import validation_error
+from kernelagent.streaming import Message, dump
 from kernelagent.terminal.models import CLIENT_MESSAGE, SIGNALS, Input, Resize
 from kernelagent.terminal.terminal import Terminal, View
 from kernelagent.text import incomplete
-
-Message = dict[str, Any]
 
 TAKEN_OVER = 4001
 

@@ -91,6 +91,14 @@ async def test_much_output_passes_whole(server: Server) -> None:
     assert max(len(json.dumps(message)) for message in messages) < 2**20
 
 
+@pytest.mark.parametrize("byte", ["\\x01", "\\xff", "\\xc3\\xa9"])
+async def test_no_message_is_too_long_for_clients(server: Server, byte: str) -> None:
+    program = f"import os; data = b'{byte}' * 400_000\nwhile data: data = data[os.write(1, data):]"
+    messages = await streamed(server, f'python3 -c "{program}"')
+    assert max(len(json.dumps(message)) for message in messages) < 2**20
+    assert output(messages) == byte.encode().decode("unicode_escape").encode("latin-1") * 400_000
+
+
 async def test_a_slow_client_slows_the_command(server: Server, tmp_path: Path) -> None:
     count = tmp_path / "count"
     line = (

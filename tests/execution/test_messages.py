@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kernelagent.errors import QueueFull
-from kernelagent.execution.messages import Message, MessageMaker, complete, dump, refusal
+from kernelagent.execution.messages import MessageMaker, complete, refusal
 from kernelagent.jupyter.execution import (
     Begun,
     Execution,
@@ -29,6 +29,7 @@ from kernelagent.jupyter.outputs import (
     Text,
     Update,
 )
+from kernelagent.streaming import Message, dump
 from tests.execution.results import display, result, value
 
 # Published clients lose text beyond 64 KiB and end a stream at 1 MiB.

@@ -1,0 +1,135 @@
+"""The published hopx command line, unmodified, against a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.clients.control_plane import SANDBOX_ID, control_plane
+from tests.clients.test_hopx_jobs import wait_for
+from tests.conftest import Server
+
+_SHIM = Path(__file__).parent / "shim"
+
+
+@dataclass
+class CommandLine:
+    """Runs `hopx`; `home` is where it keeps what it keeps."""
+
+    url: str
+    home: Path
+    server: Server
+
+    def run(self, *args: str, stdin: str = "", ok: bool = True) -> str:
+        """What it prints; the test fails if it fails."""
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "HOPX_API_KEY": "any",
+            "HOPX_BASE_URL": self.url,
+            "NO_PROXY": "127.0.0.1,localhost",
+            "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
+            # `run` and `system` know no other host.
+            "PYTHONPATH": str(_SHIM),
+            "NO_COLOR": "1",
+            "COLUMNS": "200",
+        }
+        done = subprocess.run(
+            [Path(sys.executable).with_name("hopx"), *args],
+            input=stdin,
+            env=env,
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode == 0) is ok, (done.stdout, done.stderr)
+        return done.stdout
+
+    def json(self, *args: str) -> Any:
+        """What it prints as JSON, after its words on progress."""
+        printed = self.run("-o", "json", *args)
+        return json.loads(printed[printed.index("\n{") :])
+
+    def directory(self) -> Path:
+        """What `/workspace` is, which it always sends."""
+        real = Path("/workspace")
+        return real if real.exists() else self.server.workspace
+
+
+@pytest.fixture
+def hopx(server: Server, tmp_path: Path) -> Iterator[CommandLine]:
+    with control_plane(server) as url:
+        yield CommandLine(url, tmp_path, server)
+
+
+def test_commands(hopx: CommandLine) -> None:
+    answer = hopx.json("cmd", "run", SANDBOX_ID, "echo $X; pwd; echo err >&2", "-e", "X=a b")
+    workspace = hopx.directory()
+    assert (answer["stdout"], answer["stderr"]) == (f"a b\n{workspace}\n", "err\n")
+    assert answer["success"] is True
+    # The client joins them by blanks, quoting none.
+    answer = hopx.json("cmd", "exec", SANDBOX_ID, "printf", "%s-", "two words")
+    assert answer["stdout"] == "two-words-"
+
+
+def test_variables(hopx: CommandLine) -> None:
+    file = hopx.home / "variables"
+    file.write_text("FROM_FILE=yes\n")
+    hopx.run("env", "set", SANDBOX_ID, "CLI_A", "1")
+    hopx.run("env", "load", SANDBOX_ID, "--file", str(file))
+    try:
+        listed = hopx.run("env", "list", SANDBOX_ID, "--no-mask")
+        assert "CLI_A" in listed
+        assert "FROM_FILE" in listed
+        assert "yes" in hopx.run("env", "get", SANDBOX_ID, "FROM_FILE", "--no-mask")
+        answer = hopx.json("cmd", "run", SANDBOX_ID, "echo $CLI_A$FROM_FILE")
+        assert answer["stdout"] == "1yes\n"
+    finally:
+        hopx.run("env", "delete", SANDBOX_ID, "CLI_A", "--force")
+        hopx.run("env", "delete", SANDBOX_ID, "FROM_FILE", "--force")
+    assert "CLI_A" not in hopx.run("env", "list", SANDBOX_ID, "--no-mask")
+
+
+def test_code(hopx: CommandLine) -> None:
+    assert "42" in hopx.run("run", "-s", SANDBOX_ID, "print(6 * 7)")
+    assert "in bash" in hopx.run("run", "-s", SANDBOX_ID, "-l", "bash", "echo in bash")
+    # In a sandbox of its own, ended afterwards.
+    assert "own" in hopx.run("run", "print('own')")
+
+
+def test_background(hopx: CommandLine) -> None:
+    started = hopx.run("run", "-s", SANDBOX_ID, "-b", "import time; time.sleep(60)")
+    assert "cmd_" in started
+    listed = hopx.run("run", "x", "ps", "-s", SANDBOX_ID)
+    assert "python" in listed
+    pid = next(
+        process["pid"] for process in _processes(hopx.server) if process["status"] == "running"
+    )
+    hopx.run("run", "x", "kill", str(pid), "-s", SANDBOX_ID)
+    wait_for(lambda: all(found["status"] != "running" for found in _processes(hopx.server)))
+
+
+def _processes(server: Server) -> list[dict[str, Any]]:
+    answer = httpx.get(
+        f"{server.url}/execute/processes", headers={"Authorization": f"Bearer {server.token}"}
+    )
+    found: list[dict[str, Any]] = answer.json()["processes"]
+    return found
+
+
+def test_a_command_in_a_terminal(hopx: CommandLine) -> None:
+    printed = hopx.run("terminal", "connect", SANDBOX_ID, "-c", "echo $((6 * 7)); tty; pwd")
+    assert "42" in printed
+    assert "/dev/pts/" in printed
+    assert str(hopx.server.workspace) in printed

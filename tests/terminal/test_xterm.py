@@ -1,0 +1,98 @@
+"""Full-screen programs as a browser shows them: xterm.js, which also answers their questions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Server
+
+_SCRIPT = Path(__file__).parent.parent / "clients" / "javascript" / "screen.mjs"
+
+
+async def screens(server: Server, *steps: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is on the screen at each step that shows it."""
+    url = f"{server.websocket_url}/terminal?cols=100&rows=30"
+    node = await asyncio.create_subprocess_exec(
+        "node",
+        str(_SCRIPT),
+        url,
+        server.token,
+        "100",
+        "30",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        lines = "".join(f"{json.dumps(step)}\n" for step in steps)
+        output, _ = await asyncio.wait_for(node.communicate(lines.encode()), 60)
+    finally:
+        if node.returncode is None:
+            node.kill()
+            await node.wait()
+    assert node.returncode == 0
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def keys(text: str) -> dict[str, Any]:
+    return {"type": "input", "data": text}
+
+
+_READY = (keys("PS1='$ '; clear; echo re''ady\n"), {"until": "ready\n$"})
+_SHOW = {"show": True}
+
+
+@pytest.mark.skipif(shutil.which("vim") is None, reason="vim is not installed")
+async def test_vim(server: Server) -> None:
+    (server.workspace / "song.txt").write_text("".join(f"line {n} é€\n" for n in range(1, 101)))
+    first, typed, smaller, after = await screens(
+        server,
+        *_READY,
+        keys("vim -u NONE -N -n -i NONE --cmd 'set ruler enc=utf-8' song.txt\n"),
+        {"until": "line 29"},
+        _SHOW,
+        keys("Onew words: ü"),
+        {"until": "new words: ü"},
+        _SHOW,
+        keys("\x1b:set nocp\n"),
+        {"type": "resize", "cols": 60, "rows": 12},
+        keys(":echo 'now ' . &lines . ' ' . &columns\n"),
+        {"until": "now 12 60"},
+        _SHOW,
+        keys(":q!\n"),
+        {"until": "$ vim"},
+        keys("echo d''one\n"),
+        {"until": "done"},
+        _SHOW,
+    )
+    assert (first["buffer"], first["cursor"]) == ("alternate", [0, 0])
+    assert [line.rstrip() for line in first["lines"][:29]] == [f"line {n} é€" for n in range(1, 30)]
+    assert [line.rstrip() for line in typed["lines"][:2]] == ["new words: ü", "line 1 é€"]
+    assert len(smaller["lines"]) == 12
+    # The screen from before comes back.
+    assert after["buffer"] == "normal"
+    assert "song.txt" in "".join(after["lines"])
+
+
+@pytest.mark.skipif(shutil.which("htop") is None, reason="htop is not installed")
+async def test_htop(server: Server) -> None:
+    shown, after = await screens(
+        server,
+        *_READY,
+        keys("htop -d 5\n"),
+        {"until": "F10"},
+        {"until": "Load average"},
+        _SHOW,
+        keys("q"),
+        {"until": "$ htop"},
+        _SHOW,
+    )
+    assert shown["buffer"] == "alternate"
+    assert shown["colours"] >= 3
+    assert shown["lines"][29].startswith("F1Help")
+    assert after["buffer"] == "normal"
