@@ -53,27 +53,26 @@ async def test_vim(server: Server) -> None:
     first, typed, smaller, after = await screens(
         server,
         *_READY,
-        keys("vim -u NONE -N -n -i NONE --cmd 'set ruler enc=utf-8' song.txt\n"),
-        {"until": "line 29"},
+        keys("vim -u NONE -Nni NONE --cmd 'set enc=utf-8 ls=2 stl=%{&lines}x%{&co}' song.txt\n"),
+        {"until": "30x100"},
         _SHOW,
         keys("Onew words: ü"),
         {"until": "new words: ü"},
         _SHOW,
-        keys("\x1b:set nocp\n"),
         {"type": "resize", "cols": 60, "rows": 12},
-        keys(":echo 'now ' . &lines . ' ' . &columns\n"),
-        {"until": "now 12 60"},
+        {"until": "12x60"},
         _SHOW,
-        keys(":q!\n"),
+        keys("\x1b:q!\n"),
         {"until": "$ vim"},
         keys("echo d''one\n"),
         {"until": "done"},
         _SHOW,
     )
     assert (first["buffer"], first["cursor"]) == ("alternate", [0, 0])
-    assert [line.rstrip() for line in first["lines"][:29]] == [f"line {n} é€" for n in range(1, 30)]
+    assert [line.rstrip() for line in first["lines"][:28]] == [f"line {n} é€" for n in range(1, 29)]
     assert [line.rstrip() for line in typed["lines"][:2]] == ["new words: ü", "line 1 é€"]
     assert len(smaller["lines"]) == 12
+    assert smaller["lines"][10].startswith("12x60")
     # The screen from before comes back.
     assert after["buffer"] == "normal"
     assert "song.txt" in "".join(after["lines"])
