@@ -427,7 +427,7 @@ async def test_deleting_tells_the_client(server: Server) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_they_end_with_the_server(tmp_path: Path, number: int) -> None:
     mark = f"mark-{uuid.uuid4().hex}"
-    running = start_server(tmp_path / "workspace", tmp_path / "state")
+    running = start_server(tmp_path / "workspace", tmp_path / "state", HOME=str(tmp_path))
     try:
         await call(
             running,
@@ -445,7 +445,9 @@ async def test_they_end_with_the_server(tmp_path: Path, number: int) -> None:
             await asyncio.to_thread(running.process.wait, 30)
             if number == signal.SIGKILL:
                 # What a killed server has left is ended by its successor.
-                running = start_server(tmp_path / "workspace", tmp_path / "state")
+                running = start_server(
+                    tmp_path / "workspace", tmp_path / "state", HOME=str(tmp_path)
+                )
         assert not bearers(mark)
     finally:
         stop_server(running)
