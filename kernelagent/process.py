@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import resource
 import select
+import shutil
 import signal
 import subprocess
-import termios
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 # In the environment of each process that we start and so of all its descendants: it finds the
@@ -25,8 +23,9 @@ SERVER = "KERNELAGENT_SERVER"
 
 _STDERR_TAIL = 16 * 1024
 _KILL_TIMEOUT = 5.0
-# Called by a session's leader whose stdin is a terminal.
-_TAKE_TERMINAL = partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0)
+# Makes a session whose controlling terminal is its stdin, then becomes the program that follows.
+# Run by the child itself, it would have to be forked with all of the service's memory.
+_SETSID = (shutil.which("setsid") or "setsid", "-c", "--")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,11 @@ class RunningProcess:
             return
         with contextlib.suppress(ProcessLookupError):
             if group:
-                os.killpg(self.pid, number)
+                try:
+                    os.killpg(self.pid, number)
+                except ProcessLookupError:
+                    # It has not come to making its group yet.
+                    signal.pidfd_send_signal(self._pidfd, number)
             else:
                 signal.pidfd_send_signal(self._pidfd, number)
 
@@ -187,10 +190,12 @@ class ChildProcess(RunningProcess):
 
         Without descriptors for them, stdin (-1 is none) and stdout are the null device, and of
         stderr the last 16 KiB are kept. `terminal`, the program's end of a pseudo-terminal, becomes
-        all three and the session's controlling terminal. Called on the loop's own thread: the child
-        may ask to be killed when the thread that started it ends.
+        all three and the session's controlling terminal; a program that does not exist is then told
+        there, with exit code 127. Called on the loop's own thread: the child may ask to be killed
+        when the thread that started it ends.
         """
         if terminal is not None:
+            argv = (*_SETSID, *argv)
             stdin = stdout = stderr = terminal
         popen = subprocess.Popen(
             argv,
@@ -199,9 +204,7 @@ class ChildProcess(RunningProcess):
             stderr=stderr,
             env={**env, MARKER: marker},
             cwd=cwd,
-            start_new_session=True,
-            # No Python runs in the child: this calls nothing but the system.
-            preexec_fn=None if terminal is None else _TAKE_TERMINAL,  # noqa: PLW1509
+            start_new_session=terminal is None,
             pass_fds=pass_fds,
         )
         try:

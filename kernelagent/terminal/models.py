@@ -17,7 +17,7 @@ SIGNALS = {
     for name in ("HUP", "INT", "QUIT", "KILL", "TERM", "TSTP", "CONT", "USR1", "USR2", "WINCH")
 }
 
-Cells = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
+Cells = Annotated[int, Field(strict=True, ge=1, le=LARGEST_SIZE)]
 
 
 class CreateTerminal(BaseModel):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import time
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 
 from kernelagent.commands.command import argv_of
 from kernelagent.errors import (
@@ -15,6 +17,7 @@ from kernelagent.errors import (
     TerminalExists,
     TerminalLimit,
     TerminalNotFound,
+    TerminalStartFailed,
 )
 from kernelagent.jupyter.engine import Engine
 from kernelagent.terminal.models import CreateTerminal
@@ -107,12 +110,15 @@ class TerminalService:
         cwd = await engine.directory(wanted.workdir) or engine.workspace
         args = None if wanted.args is None else tuple(wanted.args)
         argv = (_shell(),) if wanted.command is None else argv_of(wanted.command, args)
+        variables = self._environment(wanted.env or {})
+        if not await asyncio.to_thread(_exists, argv[0], variables, cwd):
+            raise TerminalStartFailed(f"{argv[0]} is no program, or none that may be run")
         terminal_id = f"term_{uuid.uuid4().hex[:20]}"
         return TerminalSpec(
             terminal_id,
             wanted.id or terminal_id,
             argv,
-            self._environment(wanted.env or {}),
+            variables,
             cwd,
             wanted.cols,
             wanted.rows,
@@ -171,6 +177,12 @@ class TerminalService:
         excess = len(ended) - self.engine.settings.max_terminals
         for _, name in sorted(ended)[: max(excess, 0)]:
             del self._named[name]
+
+
+def _exists(program: str, variables: Mapping[str, str], cwd: Path) -> bool:
+    if os.sep in program:
+        return shutil.which(str(cwd / program)) is not None
+    return shutil.which(program, path=variables.get("PATH", os.defpath)) is not None
 
 
 def _shell() -> str:

@@ -140,3 +140,10 @@ def test_system(hopx: CommandLine) -> None:
     # The table of people: every cell is formatted, so nothing may be missing.
     for name in ("metrics", "agent-info", "processes", "jupyter"):
         assert hopx.run("system", name, SANDBOX_ID).strip()
+
+
+def test_a_command_in_a_terminal(hopx: CommandLine) -> None:
+    printed = hopx.run("terminal", "connect", SANDBOX_ID, "-c", "echo $((6 * 7)); tty; pwd")
+    assert "42" in printed
+    assert "/dev/pts/" in printed
+    assert str(hopx.server.workspace) in printed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,20 @@ import pytest
 from hopx_ai import AsyncSandbox, Sandbox
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
-from tests.conftest import Server
+from tests.conftest import Server, start_server, stop_server
 
 _SCRIPT = Path(__file__).parent / "javascript" / "terminal.mjs"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One whose shells read no files of the user's."""
+    root = tmp_path_factory.mktemp("terminals")
+    running = start_server(root / "workspace", root / "state", HOME=str(root))
+    try:
+        yield running
+    finally:
+        stop_server(running)
 
 
 async def drive(terminal: Any, connection: Any) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""A server whose terminals are few, and soon forgotten."""
+"""Servers whose shells read no files of the user's; one whose terminals are few, soon forgotten."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ from tests.conftest import Server, start_server, stop_server
 
 
 @pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = tmp_path_factory.mktemp("terminals")
+    running = start_server(root / "workspace", root / "state", HOME=str(root))
+    try:
+        yield running
+    finally:
+        stop_server(running)
+
+
+@pytest.fixture(scope="module")
 def server_with_little(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("little")
     running = start_server(
         root / "workspace",
         root / "state",
+        HOME=str(root),
         KERNELAGENT_MAX_TERMINALS="2",
         KERNELAGENT_TERMINAL_SCROLLBACK=str(256 * 1024),
         KERNELAGENT_TERMINAL_IDLE_TIMEOUT="3",

@@ -90,6 +90,7 @@ async def test_without_a_body_it_is_a_shell(server: Server) -> None:
     [
         ({"cols": 0}, "INVALID_REQUEST"),
         ({"rows": 1001}, "INVALID_REQUEST"),
+        ({"cols": True}, "INVALID_REQUEST"),
         ({"id": "../x"}, "INVALID_REQUEST"),
         ({"id": ""}, "INVALID_REQUEST"),
         ({"shell": "zsh"}, "INVALID_REQUEST"),
@@ -99,6 +100,10 @@ async def test_without_a_body_it_is_a_shell(server: Server) -> None:
         ({"workdir": "/no/such"}, "DIRECTORY_NOT_FOUND"),
         ({"command": "/no/such", "args": []}, "TERMINAL_START_FAILED"),
         ({"command": "/etc", "args": []}, "TERMINAL_START_FAILED"),
+        ({"command": "no-such", "args": []}, "TERMINAL_START_FAILED"),
+        ({"command": "--help", "args": []}, "TERMINAL_START_FAILED"),
+        ({"command": "ls", "args": [], "env": {"PATH": ""}}, "TERMINAL_START_FAILED"),
+        ({"command": "true", "args": ["x" * 200_000]}, "TERMINAL_START_FAILED"),
     ],
 )
 async def test_what_is_wrong_is_told(server: Server, fields: dict[str, Any], code: str) -> None:
@@ -118,6 +123,31 @@ async def test_a_program_instead_of_a_shell(server: Server) -> None:
         assert (await mine.until_type("exit"))["code"] == 5
         assert "hello you from quince\r\n" in mine.text
         assert await mine.close_code() == 1000
+
+
+async def test_programs_by_path_and_by_name(server: Server) -> None:
+    program = server.workspace / "bin" / "greet"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text("#!/bin/sh\necho hello $1\n")
+    program.chmod(0o755)
+    for command, workdir, env in (
+        ("./greet", "bin", {}),
+        ("bin/greet", None, {}),
+        ("greet", None, {"PATH": str(program.parent)}),
+    ):
+        wanted = {"command": command, "args": ["you"], "workdir": workdir, "env": env}
+        async with terminal(server, **wanted) as path, console(server, path) as mine:
+            assert (await mine.until_type("exit"))["code"] == 0
+            assert mine.text == "hello you\r\n"
+
+
+async def test_one_that_is_removed_as_soon_as_it_is_made(server: Server) -> None:
+    await none_open(server)
+    for _ in range(20):
+        made = await call(server, "POST", **QUIET)
+        deleted = await call(server, "DELETE", f"/terminals/{made['id']}")
+        assert deleted["exit_code"] in (129, 137)
+    assert ptys(server) == 0
 
 
 async def test_it_goes_on_without_a_client(server: Server) -> None:
@@ -397,7 +427,7 @@ async def test_deleting_tells_the_client(server: Server) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_they_end_with_the_server(tmp_path: Path, number: int) -> None:
     mark = f"mark-{uuid.uuid4().hex}"
-    running = start_server(tmp_path / "workspace", tmp_path / "state")
+    running = start_server(tmp_path / "workspace", tmp_path / "state", HOME=str(tmp_path))
     try:
         await call(
             running,
@@ -415,7 +445,9 @@ async def test_they_end_with_the_server(tmp_path: Path, number: int) -> None:
             await asyncio.to_thread(running.process.wait, 30)
             if number == signal.SIGKILL:
                 # What a killed server has left is ended by its successor.
-                running = start_server(tmp_path / "workspace", tmp_path / "state")
+                running = start_server(
+                    tmp_path / "workspace", tmp_path / "state", HOME=str(tmp_path)
+                )
         assert not bearers(mark)
     finally:
         stop_server(running)

@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pyte
 import pytest
 
 from tests.conftest import Server
-from tests.terminal.console import QUIET, Console, console, terminal
+from tests.runs import until
+from tests.terminal.console import QUIET, Console, call, console, terminal
 
 COLS, ROWS = 100, 30
 
@@ -189,10 +191,15 @@ async def test_jobs_are_stopped_and_go_on(server: Server) -> None:
         await line.until("Stopped")
         await line.type("bg; jobs\n")
         await line.until("Running")
-        line.text = ""
+        shell = (await call(server, "GET", path))["pid"]
         await line.type("fg\n")
-        # It says what it puts into the foreground; a key before that would be lost.
-        await line.until("exec sleep 300")
+
+        async def is_in_front() -> bool:
+            # A key before that would be for the shell.
+            stat = Path(f"/proc/{shell}/stat").read_text().rpartition(") ")[2].split()
+            return int(stat[5]) != int(shell)
+
+        await until(is_in_front)
         await line.type("\x03")
         await line.type("echo status $?\n")
         await line.until("status 130\r\n")
