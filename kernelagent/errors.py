@@ -58,6 +58,80 @@ class FileNotFound(ApiError):
     code = "FILE_NOT_FOUND"
 
 
+class InvalidPath(ApiError):
+    """The path cannot be used, or names a thing of the wrong kind."""
+
+    code = "INVALID_PATH"
+
+
+class DirectoryMissing(ApiError):
+    """The directory whose contents are asked for does not exist."""
+
+    status = 404
+    code = "DIRECTORY_NOT_FOUND"
+
+
+class PathNotAllowed(ApiError):
+    """The path is not beneath the directories that clients may use."""
+
+    status = 403
+    code = "PATH_NOT_ALLOWED"
+
+
+class PermissionDenied(ApiError):
+    """The system does not let the service do this to the file."""
+
+    status = 403
+    code = "PERMISSION_DENIED"
+
+
+class FileAlreadyExists(ApiError):
+    """Something has this path already, and was not to be replaced."""
+
+    status = 409
+    code = "FILE_ALREADY_EXISTS"
+
+
+class DirectoryNotEmpty(ApiError):
+    """The directory has contents and is neither removed nor replaced."""
+
+    status = 409
+    code = "DIRECTORY_NOT_EMPTY"
+
+
+class FileLimit(ApiError):
+    """As many operations on files are on their way as the settings allow."""
+
+    status = 409
+    code = "FILE_LIMIT"
+
+
+class FileOperationFailed(ApiError):
+    """The system refused an operation on a file; the sentence says why."""
+
+    code = "FILE_OPERATION_FAILED"
+
+
+class DiskFull(ApiError):
+    """The disk or the quota is full; nothing has changed."""
+
+    status = 409
+    code = "DISK_FULL"
+
+
+class ArchiveRefused(ApiError):
+    """The archive is broken, or holds what is not unpacked; nothing was."""
+
+    code = "ARCHIVE_REFUSED"
+
+
+class RangeNotSatisfiable(ApiError):
+    """The file ends before the range that is asked for."""
+
+    status = 416
+    code = "RANGE_NOT_SATISFIABLE"
+
+
 class WebhookRefused(ApiError):
     """The callback's address or headers cannot be used; the sentence says why."""
 
