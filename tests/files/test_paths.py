@@ -33,13 +33,13 @@ def workspace(tmp_path: Path) -> Path:
 def roots(request: pytest.FixtureRequest, workspace: Path, tmp_path: Path) -> Iterator[Roots]:
     """Both ways to resolve a path."""
     closed = [workspace / "state"]
-    before = len(os.listdir("/proc/self/fd"))
+    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
     yield Roots(workspace, [tmp_path / "other"], closed, beneath=request.param)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
 
 
 def read(roots: Roots, path: str) -> str:
-    with roots.locate(path) as place, open(place.open(os.O_RDONLY)) as file:
+    with roots.locate(path) as place, os.fdopen(place.open(os.O_RDONLY)) as file:
         return file.read()
 
 
