@@ -20,6 +20,9 @@ from kernelagent.execution.repeats import Repeats
 from kernelagent.execution.routes import router as execution_router
 from kernelagent.execution.routes import shortcuts
 from kernelagent.execution.service import ExecutionService
+from kernelagent.files.routes import body_limits
+from kernelagent.files.routes import router as files_router
+from kernelagent.files.service import FileService
 from kernelagent.jobs.archive import JobArchive
 from kernelagent.jobs.routes import code_router, command_router
 from kernelagent.jobs.routes import router as jobs_router
@@ -48,6 +51,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     outbox = Outbox(database, settings)
     commands = CommandService(engine)
     env = EnvironmentService(engine.environment, database)
+    files = FileService.from_settings(settings)
     jobs = JobService(engine, JobArchive(database, outbox, settings))
 
     @contextlib.asynccontextmanager
@@ -57,6 +61,9 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
                 # First: what has opened half way is closed too.
                 stack.push_async_callback(service.close)
                 await service.open()
+            stack.push_async_callback(files.close)
+            if engine.runtime_dir is not None:
+                files.roots.close_off(engine.runtime_dir)
             stack.push_async_callback(commands.close)
             yield
 
@@ -78,6 +85,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     app.state.repeats = repeats
     app.state.commands = commands
     app.state.env = env
+    app.state.files = files
     app.state.jobs = jobs
     app.state.clock = Clock()
     # Looked through in this order at every request: the most used first.
@@ -90,12 +98,16 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
         cache_router,
         commands_router,
         env_router,
+        files_router,
         processes_router,
         observability_router,
     ):
         app.include_router(router)
     install_error_handlers(app)
     app.add_middleware(
-        RequestContext, max_body_bytes=settings.max_body_bytes, shortcuts=shortcuts()
+        RequestContext,
+        max_body_bytes=settings.max_body_bytes,
+        body_limits=body_limits(settings),
+        shortcuts=shortcuts(),
     )
     return app

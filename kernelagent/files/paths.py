@@ -58,6 +58,10 @@ class Place:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the directory."""
         os.close(self.directory)
 
     def facts(self) -> os.stat_result:
@@ -138,7 +142,7 @@ class Roots:
                 descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             except OSError:
                 continue
-            if directory in _ancestors(descriptor):
+            if directory in ancestors(descriptor):
                 return True
         return False
 
@@ -194,7 +198,7 @@ class Roots:
             os.close(above)
         place = Place(directory, names[-1], path)
         try:
-            if not self._closed.isdisjoint(_ancestors(os.dup(directory))):
+            if not self._closed.isdisjoint(ancestors(os.dup(directory))):
                 raise not_allowed(path)
             try:
                 facts = place.facts()
@@ -342,7 +346,7 @@ def _split(path: str) -> list[str]:
     return [name for name in path.split("/") if name not in ("", ".")]
 
 
-def _ancestors(descriptor: int) -> list[Identity]:
+def ancestors(descriptor: int) -> list[Identity]:
     """This directory and all above it; `descriptor` is closed."""
     found: list[Identity] = []
     try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ _SETGROUPS = {"x86_64": 116, "aarch64": 159}
 
 
 class FileThreads:
-    """Runs what blocks on a disk; at most `limit` calls at once, FileLimit beyond.
+    """Runs what blocks on a disk; at most `limit` operations at once, FileLimit beyond.
 
     With an `owner` (uid, gid) everything in here is done with the rights of that user, and what is
     made belongs to it: the service may be root, and what it does for a client is not.
@@ -30,24 +31,29 @@ class FileThreads:
 
     def __init__(self, owner: tuple[int, int] | None, limit: int) -> None:
         self._limit = limit
-        self._calls = 0
+        self._operations = 0
         self._quick = ThreadPoolExecutor(_QUICK, "files", _act_as, (owner,))
         self._long = ThreadPoolExecutor(_LONG, "files-long", _act_as, (owner,))
 
-    async def run(self, work: Callable[[], T], *, long: bool = False) -> T:
-        """What `work` returns; `long` work does not keep short work waiting."""
-        if self._calls >= self._limit:
+    @contextlib.contextmanager
+    def operation(self) -> Iterator[None]:
+        """One operation of a client, of as many steps as it takes; raises FileLimit."""
+        if self._operations >= self._limit:
             raise FileLimit(
                 f"{self._limit} operations on files are on their way, as many as the settings "
                 "allow; nothing was done",
                 details={"limit": self._limit},
             )
-        self._calls += 1
+        self._operations += 1
         try:
-            pool = self._long if long else self._quick
-            return await asyncio.get_running_loop().run_in_executor(pool, work)
+            yield
         finally:
-            self._calls -= 1
+            self._operations -= 1
+
+    async def run(self, work: Callable[[], T], *, long: bool = False) -> T:
+        """What `work` returns; `long` work does not keep short work waiting."""
+        pool = self._long if long else self._quick
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
 
     async def close(self) -> None:
         """Wait until everything is done; may be repeated."""

@@ -160,7 +160,7 @@ def test_a_missing_root_is_made(tmp_path: Path) -> None:
     roots = Roots(tmp_path / "workspace", [tmp_path / "app"])
     with pytest.raises(FileNotFoundError):
         roots.locate(str(tmp_path / "app" / "x"))
-    roots.locate(str(tmp_path / "app" / "x"), make_mode=0o755).__exit__()
+    roots.locate(str(tmp_path / "app" / "x"), make_mode=0o755).close()
     assert (tmp_path / "app").is_dir()
 
 
