@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import stat
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +18,7 @@ from kernelagent.execution.models import ErrorResponse
 from kernelagent.files import bulk, names
 from kernelagent.files.answers import archive_answer, download_answer, read_answer
 from kernelagent.files.archives import MEDIA_TYPES, archive
+from kernelagent.files.body import Body
 from kernelagent.files.facts import etag
 from kernelagent.files.models import (
     ChangeResponse,
@@ -38,7 +37,6 @@ from kernelagent.files.models import (
 from kernelagent.files.searching import TextSearch
 from kernelagent.files.service import DIRECTORY_MODE, FileService
 from kernelagent.files.uploads import Form, Unpacking
-from kernelagent.middleware import LINGER
 from kernelagent.responses import json_response, utc_timestamp, validation_error
 from kernelagent.routing import ERRORS, authorized_route
 
@@ -153,7 +151,7 @@ async def write_file(request: Request) -> Response:
     with service.threads.operation():
         _check_json(request)
         body = bytearray()
-        async for chunk in request.stream():
+        async for chunk in Body(request.receive):
             body += chunk
         wanted, pieces = await service.threads.run(partial(_read_write, body), long=True)
         path = names.real(wanted.path)
@@ -350,16 +348,13 @@ async def upload_file(
     bits = _read_mode(mode)
     default = _path(request, path) if path else None
     with service.threads.operation():
-        try:
+        async with Body(request.receive) as body:
             form = Form(service, request.headers.get("content-type", ""), limit)
             try:
-                await form.receive(request.stream())
+                await form.receive(body)
                 uploaded = await form.store(default, mode=bits, overwrite=overwrite)
             finally:
                 await form.close()
-        except BaseException:
-            await _read_on(request)
-            raise
     return _changed(uploaded.path, "the file was uploaded", uploaded.size)
 
 
@@ -475,15 +470,12 @@ async def upload_archive(
     limit: int = request.app.state.settings.max_upload_bytes
     wanted = _path(request, path)
     with service.threads.operation():
-        try:
+        async with Body(request.receive) as body:
             unpacking = Unpacking(service, wanted, format, limit)
             try:
-                done = await unpacking.receive(request.stream(), overwrite=overwrite)
+                done = await unpacking.receive(body, overwrite=overwrite)
             finally:
                 await unpacking.close()
-        except BaseException:
-            await _read_on(request)
-            raise
     return _changed(done.path, "the archive was unpacked", done.size, entries=done.entries)
 
 
@@ -493,11 +485,3 @@ def _read_mode(mode: str | None) -> int | None:
     except ValueError as error:
         raise InvalidRequest(f"mode: {error}") from None
     return None if mode is None else int(mode, 8)
-
-
-async def _read_on(request: Request) -> None:
-    """Let a client that still sends see the answer: a socket that is closed now is reset."""
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(LINGER):
-            while (await request.receive()).get("more_body"):
-                pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -14,6 +14,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 
 from kernelagent.errors import BodyTooLarge, InvalidRequest, MissingParameter
 from kernelagent.files import names
+from kernelagent.files.body import Body
 from kernelagent.files.draft import Draft
 from kernelagent.files.paths import Place
 from kernelagent.files.service import DIRECTORY_MODE, FileService
@@ -69,7 +70,7 @@ class Form:
         self._draft: Draft | None = None
         self._filename = ""
 
-    async def receive(self, body: AsyncIterator[bytes]) -> None:
+    async def receive(self, body: Body) -> None:
         """Take all of the body; raises ApiError."""
         try:
             async for chunk in body:
@@ -201,7 +202,7 @@ class Unpacking:
         self._begun = bytearray()
         self._size = 0
 
-    async def receive(self, body: AsyncIterator[bytes], *, overwrite: bool) -> Uploaded:
+    async def receive(self, body: Body, *, overwrite: bool) -> Uploaded:
         """Take all of the body, then put what was in it at its place; raises ApiError."""
         await self._run(self._open)
         pending = bytearray()
