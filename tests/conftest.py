@@ -77,8 +77,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_server(workspace: Path, state_dir: Path, **environment: str) -> Server:
-    """A server that answers; `stop_server` is owed."""
+def start_server(
+    workspace: Path, state_dir: Path, *, prefix: tuple[str, ...] = (), **environment: str
+) -> Server:
+    """A server that answers, begun by the program `prefix` if any; `stop_server` is owed."""
     from kernelagent.auth import Authenticator
 
     options = load_settings(workspace=workspace, state_dir=state_dir, jwt_secret=SECRET)
@@ -93,7 +95,7 @@ def start_server(workspace: Path, state_dir: Path, **environment: str) -> Server
         **environment,
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "kernelagent", "serve", "--port", str(port)], env=env
+        [*prefix, sys.executable, "-m", "kernelagent", "serve", "--port", str(port)], env=env
     )
     server = Server(f"http://127.0.0.1:{port}", token, workspace, process)
     try:

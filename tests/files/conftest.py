@@ -70,7 +70,9 @@ class Files:
 
 
 @contextlib.contextmanager
-def files_server(root: Path, **environment: str) -> Iterator[Server]:
+def files_server(
+    root: Path, *, prefix: tuple[str, ...] = (), **environment: str
+) -> Iterator[Server]:
     """A server with `other` allowed and `outside` not."""
     for name in ("other", "outside", "workspace"):
         (root / name).mkdir()
@@ -78,6 +80,7 @@ def files_server(root: Path, **environment: str) -> Iterator[Server]:
     running = start_server(
         root / "workspace",
         root / "state",
+        prefix=prefix,
         KERNELAGENT_POOL_IDLE="0",
         KERNELAGENT_FILE_ROOTS=str(root / "other"),
         **environment,

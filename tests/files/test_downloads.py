@@ -48,7 +48,7 @@ async def test_the_whole(files: Files) -> None:
         ("bytes=999999-", 999_999, 1_000_000),
         ("bytes=999000-99999999", 999_000, 1_000_000),
         ("BYTES=1-2", 1, 3),
-        ("bytes= 1 - 2 ", 1, 3),
+        ("bytes= 1 - 2", 1, 3),
     ],
 )
 async def test_ranges(files: Files, wanted: str, start: int, end: int) -> None:
