@@ -82,7 +82,7 @@ def files_server(
         root / "state",
         prefix=prefix,
         KERNELAGENT_POOL_IDLE="0",
-        KERNELAGENT_FILE_ROOTS=str(root / "other"),
+        KERNELAGENT_FILE_ROOTS=f"{root / 'other'},{root / 'mounts'}",
         **environment,
     )
     try:
