@@ -37,7 +37,8 @@ class Staging:
     """Takes files, directories and links by their names in an archive.
 
     Nothing is at its place before `commit`, and nothing is left after `discard`, which is owed in
-    any case. Names that lead outside, and links that do, are refused with ArchiveRefused.
+    any case. Until then all of it is in the directory `parent`, unseen. Names that lead outside,
+    and links that do, are refused with ArchiveRefused.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Staging:
         self._is_closed = is_closed
         self._limits = limits
         self._destination = _open_existing(place)
-        self._parent = os.dup(place.directory if self._destination is None else self._destination)
+        self.parent = os.dup(place.directory if self._destination is None else self._destination)
         self._place_directory = os.dup(place.directory)
         self._place_name = place.name
         self._name = temporary_name()
@@ -61,7 +62,7 @@ class Staging:
         self.bytes = 0
         self.consumed = 0
         try:
-            self._root = make_directory(self._parent, self._name, 0o700)
+            self._root = make_directory(self.parent, self._name, 0o700)
             readable = os.open(".", _DIRECTORY, dir_fd=self._root)
             os.close(self._root)
             self._root = readable
@@ -181,7 +182,7 @@ class Staging:
             kernel.rename_new(
                 self._name,
                 self._place_name,
-                directory=self._parent,
+                directory=self.parent,
                 new_directory=self._place_directory,
             )
             sync(self._place_directory)
@@ -208,15 +209,15 @@ class Staging:
             if self._name:
                 name, self._name = self._name, ""
                 try:
-                    remove_tree(self._parent, name)
+                    remove_tree(self.parent, name)
                 except FileNotFoundError:
                     return
         finally:
             self._file = self._root = -1
-            for descriptor in (self._parent, self._place_directory, self._destination):
+            for descriptor in (self.parent, self._place_directory, self._destination):
                 if descriptor is not None and descriptor >= 0:
                     os.close(descriptor)
-            self._parent = self._place_directory = -1
+            self.parent = self._place_directory = -1
             self._destination = None
 
     def _count(self) -> None:

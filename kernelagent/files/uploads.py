@@ -229,6 +229,7 @@ class Unpacking:
     def _open(self) -> None:
         self._place = self._service.locate_directory(self._path)
         self._staging = Staging(self._place, self._service.roots.is_closed, self._service.limits)
+        self._service.sweeper.sweep(self._staging.parent)
 
     def _take(self, data: bytes) -> None:
         if self._reader is None and self._draft is None:

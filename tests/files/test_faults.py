@@ -23,7 +23,7 @@ from kernelagent.files import draft as drafts
 from kernelagent.files.draft import Draft, Sweeper
 from kernelagent.files.paths import TEMPORARY_PREFIX, Roots
 from kernelagent.files.service import FileService
-from kernelagent.files.staging import ArchiveLimits
+from kernelagent.files.staging import ArchiveLimits, Staging
 from tests.conftest import Server, start_server, stop_server
 from tests.files.conftest import Files, files_of, files_server
 from tests.runs import client_of
@@ -231,13 +231,23 @@ async def test_what_a_crash_has_left_goes_with_the_next_write(tmp_path: Path) ->
     (tree / "deep" / "file").write_text("half")
     used = tmp_path / f"{TEMPORARY_PREFIX}used"
     used.write_text("in use")
+    (tmp_path / "beneath" / left.name).mkdir(parents=True)
     service = FileService(Roots(tmp_path, []), ArchiveLimits(10, 1000))
     with used.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         listing = await service.list(".", recursive=True, glob=None, limit=10)
-        assert listing.files == []
+        assert [item["name"] for item in listing.files] == ["beneath"]
         await service.write("file", iter((b"new",)), mode=None, overwrite=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [used.name, "file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [used.name, "beneath", "file"]
+    # An archive is unpacked within the directory that is there.
+    place = service.locate_directory("beneath")
+    staging = Staging(place, service.roots.is_closed)
+    service.sweeper.sweep(staging.parent)
+    assert len(list((tmp_path / "beneath").iterdir())) == 1
+    assert not (tmp_path / "beneath" / left.name).exists()
+    staging.discard()
+    place.close()
+    assert list((tmp_path / "beneath").iterdir()) == []
     await service.close()
 
 
@@ -248,7 +258,7 @@ async def test_a_killed_server_leaves_the_old_file_or_the_new_one(
 ) -> None:
     workspace = tmp_path / "workspace"
     old, new = b"old" * 1_000_000, b"new" * 3_000_000
-    for delay in (0.02, 0.1, 0.3):
+    for delay in (0.05, 0.3):
         server = await asyncio.to_thread(
             start_server, workspace, tmp_path / "state", KERNELAGENT_POOL_IDLE="0"
         )
