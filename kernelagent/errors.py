@@ -20,13 +20,21 @@ class ApiError(KernelagentError):
     code would run twice.
     """
 
-    status: ClassVar[int] = 400
+    status: int = 400
     code: ClassVar[str] = "INVALID_REQUEST"
 
-    def __init__(self, message: str, *, details: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: dict[str, Any] | None = None,
+        status: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.details = details or {}
+        if status is not None:
+            self.status = status
 
 
 class InvalidRequest(ApiError):
@@ -46,7 +54,7 @@ class MissingParameter(ApiError):
 
 
 class DirectoryNotFound(ApiError):
-    """The working directory does not exist or is no directory."""
+    """The working directory is none; with 404: the directory to be read does not exist."""
 
     code = "DIRECTORY_NOT_FOUND"
 
@@ -62,13 +70,6 @@ class InvalidPath(ApiError):
     """The path cannot be used, or names a thing of the wrong kind."""
 
     code = "INVALID_PATH"
-
-
-class DirectoryMissing(ApiError):
-    """The directory whose contents are asked for does not exist."""
-
-    status = 404
-    code = "DIRECTORY_NOT_FOUND"
 
 
 class PathNotAllowed(ApiError):

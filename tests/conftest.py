@@ -77,10 +77,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_server(
-    workspace: Path, state_dir: Path, *, prefix: tuple[str, ...] = (), **environment: str
+def start_server(workspace: Path, state_dir: Path, **environment: str) -> Server:
+    """A server that answers; `stop_server` is owed."""
+    return start_server_by((), workspace, state_dir, environment)
+
+
+def start_server_by(
+    prefix: tuple[str, ...], workspace: Path, state_dir: Path, environment: dict[str, str]
 ) -> Server:
-    """A server that answers, begun by the program `prefix` if any; `stop_server` is owed."""
+    """The same, begun by the program `prefix`."""
     from kernelagent.auth import Authenticator
 
     options = load_settings(workspace=workspace, state_dir=state_dir, jwt_secret=SECRET)

@@ -33,12 +33,17 @@ _KINDS: dict[int, tuple[type[ApiError], str]] = {
     errno.ENODEV: (InvalidPath, "this is no regular file"),
     errno.EEXIST: (FileAlreadyExists, "this exists already"),
     errno.ENOTEMPTY: (DirectoryNotEmpty, "the directory is not empty"),
-    errno.EACCES: (PermissionDenied, "permission denied"),
-    errno.EPERM: (PermissionDenied, "operation not permitted"),
-    errno.EROFS: (PermissionDenied, "the file system is read-only"),
-    errno.ENOSPC: (DiskFull, "no space is left on the disk"),
-    errno.EDQUOT: (DiskFull, "the disk quota is used up"),
-    errno.EFBIG: (DiskFull, "the file would be larger than the system allows"),
+}
+
+_DENIED = {
+    errno.EACCES: "permission denied",
+    errno.EPERM: "operation not permitted",
+    errno.EROFS: "the file system is read-only",
+}
+_FULL = {
+    errno.ENOSPC: "no space is left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than the system allows",
 }
 
 
@@ -54,7 +59,11 @@ def translated(path: str) -> Iterator[None]:
 def failure(error: OSError, path: str) -> ApiError:
     """What a caller is told of `error`."""
     shown = told(names.shown(path))
-    kind, sentence = _KINDS.get(error.errno or 0, (FileOperationFailed, ""))
-    if not sentence:
-        sentence = f"the system refused it ({error.strerror or 'unknown error'})"
-    return kind(f"{sentence}{quoted(shown)}", details={"path": shown})
+    number, end, details = error.errno or 0, quoted(shown), {"path": shown}
+    if number in _DENIED:
+        return PermissionDenied(f"{_DENIED[number]}{end}", details=details)
+    if number in _FULL:
+        return DiskFull(f"{_FULL[number]}{end}", details=details)
+    reason = error.strerror or "unknown error"
+    kind, sentence = _KINDS.get(number, (FileOperationFailed, f"the system refused it ({reason})"))
+    return kind(f"{sentence}{end}", details=details)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from kernelagent.errors import DirectoryMissing, InvalidPath, PathNotAllowed
+from kernelagent.errors import DirectoryNotFound, InvalidPath, PathNotAllowed
 from kernelagent.files import names
 from kernelagent.files.draft import Draft, Sweeper, sync
 from kernelagent.files.facts import describe, kind
@@ -223,14 +223,14 @@ class FileService:
         return file
 
     def open_directory(self, path: str) -> int:
-        """A descriptor of a directory; blocks. Raises DirectoryMissing, InvalidPath."""
+        """A descriptor of a directory; blocks. Raises DirectoryNotFound, InvalidPath."""
         try:
             with self.roots.locate(path) as place:
                 descriptor = place.open(os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             shown = _shown(path)
-            raise DirectoryMissing(
-                f"no such file or directory{quoted(shown)}", details={"path": shown}
+            raise DirectoryNotFound(
+                f"no such file or directory{quoted(shown)}", details={"path": shown}, status=404
             ) from None
         if self.roots.is_closed(os.fstat(descriptor)):
             os.close(descriptor)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Server, start_server, stop_server
+from tests.conftest import Server, start_server_by, stop_server
 from tests.runs import client_of
 
 UPLOAD_LIMIT = 4 * 2**20
@@ -71,20 +71,18 @@ class Files:
 
 @contextlib.contextmanager
 def files_server(
-    root: Path, *, prefix: tuple[str, ...] = (), **environment: str
+    root: Path, environment: dict[str, str] | None = None, prefix: tuple[str, ...] = ()
 ) -> Iterator[Server]:
     """A server with `other` allowed and `outside` not."""
     for name in ("other", "outside", "workspace"):
         (root / name).mkdir()
     (root / "outside" / "secret").write_text("SECRET")
-    running = start_server(
-        root / "workspace",
-        root / "state",
-        prefix=prefix,
-        KERNELAGENT_POOL_IDLE="0",
-        KERNELAGENT_FILE_ROOTS=f"{root / 'other'},{root / 'mounts'}",
-        **environment,
-    )
+    settings = {
+        "KERNELAGENT_POOL_IDLE": "0",
+        "KERNELAGENT_FILE_ROOTS": f"{root / 'other'},{root / 'mounts'}",
+        **(environment or {}),
+    }
+    running = start_server_by(prefix, root / "workspace", root / "state", settings)
     try:
         yield running
     finally:
@@ -106,7 +104,7 @@ def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "KERNELAGENT_MAX_ARCHIVE_BYTES": str(ARCHIVE_LIMIT),
         "KERNELAGENT_MAX_ARCHIVE_ENTRIES": str(ENTRY_LIMIT),
     }
-    with files_server(tmp_path_factory.mktemp("files"), **limits) as running:
+    with files_server(tmp_path_factory.mktemp("files"), limits) as running:
         yield running
 
 

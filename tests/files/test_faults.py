@@ -122,7 +122,7 @@ async def test_moves_between_file_systems(mounted: Files) -> None:
     body = {"source": "b/link", "destination": f"{small}/link"}
     await files.ask("POST", "/files/move", json=body)
     assert seen(files, "small/link").readlink().as_posix() == "script"
-    upload = {"files": {"file": ("x", b"up")}, "data": {"path": f"{small}/up"}}
+    upload: dict[str, Any] = {"files": {"file": ("x", b"up")}, "data": {"path": f"{small}/up"}}
     await files.ask("POST", "/files/upload", **upload)
     assert seen(files, "small/up").read_text() == "up"
     assert leftovers(files) == []
@@ -326,9 +326,9 @@ async def test_what_is_made_belongs_to_the_owner_and_only_what_it_may_use_is_use
             assert (path.stat().st_uid, path.stat().st_gid) == (uid, gid), path
         with pytest.raises(PermissionDenied):
             await service.open("private")
-        for path in ("closed/x", "/etc/x"):
+        for refused in ("closed/x", "/etc/x"):
             with pytest.raises(ApiError) as caught:
-                await service.write(path, iter((b"",)), mode=None, overwrite=True)
+                await service.write(refused, iter((b"",)), mode=None, overwrite=True)
             assert caught.value.status == 403
         # The directory is the owner's, and so is what becomes of names in it.
         await service.remove("private", recursive=True)
