@@ -1,5 +1,5 @@
 // Drives the published client through its calls for files; prints JSON.
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Sandbox } from '@hopx-ai/sdk';
@@ -31,8 +31,7 @@ got.exists = [await files.exists(at('bytes')), await files.exists(at('missing'))
 const local = mkdtempSync(join(tmpdir(), 'files-'));
 writeFileSync(join(local, 'local.bin'), bytes);
 await files.upload(join(local, 'local.bin'), at('uploaded'));
-await files.download(at('uploaded'), join(local, 'back.bin'));
-got.upload = readFileSync(join(local, 'back.bin')).equals(bytes);
+got.upload = Buffer.from(await files.download(at('uploaded'))).equals(bytes);
 await files.remove(at('dir'));
 got.removed = await files.exists(at('dir'));
 got.missing = await error(() => files.read(at('missing')));
