@@ -1,4 +1,4 @@
-"""A command over HTTP as one would write it at first: a plain Starlette route.
+"""A command, and a file, over HTTP as one would write it at first: plain Starlette routes.
 
 A baseline; not a part of the service.
 """
@@ -6,6 +6,7 @@ A baseline; not a part of the service.
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -36,6 +37,15 @@ async def command(request: Request) -> JSONResponse:
     )
 
 
+async def file(request: Request) -> JSONResponse:
+    path = Path(request.query_params["path"])
+    return JSONResponse({"content": path.read_text()})  # noqa: ASYNC240 - as at first
+
+
 app = Starlette(
-    routes=[Route("/health", health), Route("/command", command, methods=["POST"])],
+    routes=[
+        Route("/health", health),
+        Route("/command", command, methods=["POST"]),
+        Route("/file", file),
+    ],
 )

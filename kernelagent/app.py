@@ -20,6 +20,9 @@ from kernelagent.execution.repeats import Repeats
 from kernelagent.execution.routes import router as execution_router
 from kernelagent.execution.routes import shortcuts
 from kernelagent.execution.service import ExecutionService
+from kernelagent.files.routes import body_limits
+from kernelagent.files.routes import router as files_router
+from kernelagent.files.service import FileService
 from kernelagent.files.watch_routes import router as watch_router
 from kernelagent.files.watching import WatchService
 from kernelagent.jobs.archive import JobArchive
@@ -56,7 +59,8 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     commands = CommandService(engine)
     terminals = TerminalService(engine)
     env = EnvironmentService(engine.environment, database)
-    watches = WatchService(settings)
+    files = FileService.from_settings(settings)
+    watches = WatchService(settings, files.roots)
     jobs = JobService(engine, JobArchive(database, outbox, settings))
     observability = ObservabilityService(engine, jobs, commands, cached_runs)
     tracing = Tracing(engine.observers)
@@ -77,6 +81,9 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
                 # First: what has opened half way is closed too.
                 stack.push_async_callback(service.close)
                 await service.open()
+            stack.push_async_callback(files.close)
+            if engine.runtime_dir is not None:
+                files.roots.close_off(engine.runtime_dir)
             stack.push_async_callback(commands.close)
             stack.push_async_callback(watches.close)
             yield
@@ -101,6 +108,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     app.state.commands = commands
     app.state.terminals = terminals
     app.state.env = env
+    app.state.files = files
     app.state.jobs = jobs
     app.state.watches = watches
     app.state.clock = Clock()
@@ -117,6 +125,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
         terminal_router,
         env_router,
         watch_router,
+        files_router,
         processes_router,
         metrics_router,
         observability_router,
@@ -126,6 +135,7 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
     app.add_middleware(
         RequestContext,
         max_body_bytes=settings.max_body_bytes,
+        body_limits=body_limits(settings),
         shortcuts=shortcuts(),
         observers=engine.observers,
     )

@@ -20,13 +20,21 @@ class ApiError(KernelagentError):
     code would run twice.
     """
 
-    status: ClassVar[int] = 400
+    status: int = 400
     code: ClassVar[str] = "INVALID_REQUEST"
 
-    def __init__(self, message: str, *, details: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: dict[str, Any] | None = None,
+        status: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.details = details or {}
+        if status is not None:
+            self.status = status
 
 
 class InvalidRequest(ApiError):
@@ -46,7 +54,7 @@ class MissingParameter(ApiError):
 
 
 class DirectoryNotFound(ApiError):
-    """The working directory does not exist or is no directory."""
+    """The working directory is none; with 404: the directory to be read does not exist."""
 
     code = "DIRECTORY_NOT_FOUND"
 
@@ -76,6 +84,60 @@ class WatchLimit(ApiError):
 
     status = 409
     code = "WATCH_LIMIT"
+
+
+class PermissionDenied(ApiError):
+    """The system does not let the service do this to the file."""
+
+    status = 403
+    code = "PERMISSION_DENIED"
+
+
+class FileAlreadyExists(ApiError):
+    """Something has this path already, and was not to be replaced."""
+
+    status = 409
+    code = "FILE_ALREADY_EXISTS"
+
+
+class DirectoryNotEmpty(ApiError):
+    """The directory has contents and is neither removed nor replaced."""
+
+    status = 409
+    code = "DIRECTORY_NOT_EMPTY"
+
+
+class FileLimit(ApiError):
+    """As many operations on files are on their way as the settings allow."""
+
+    status = 409
+    code = "FILE_LIMIT"
+
+
+class FileOperationFailed(ApiError):
+    """The system refused an operation on a file; the sentence says why."""
+
+    code = "FILE_OPERATION_FAILED"
+
+
+class DiskFull(ApiError):
+    """The disk or the quota is full; nothing has changed."""
+
+    status = 409
+    code = "DISK_FULL"
+
+
+class ArchiveRefused(ApiError):
+    """The archive is broken, or holds what is not unpacked; nothing was."""
+
+    code = "ARCHIVE_REFUSED"
+
+
+class RangeNotSatisfiable(ApiError):
+    """The file ends before the range that is asked for."""
+
+    status = 416
+    code = "RANGE_NOT_SATISFIABLE"
 
 
 class WebhookRefused(ApiError):

@@ -59,12 +59,15 @@ class RequestContext:
         app: ASGIApp,
         *,
         max_body_bytes: int,
+        body_limits: Mapping[str, int] | None = None,
         shortcuts: Mapping[tuple[str, str], ASGIApp] | None = None,
         observers: Observers | None = None,
     ) -> None:
         self.app = app
         self._observers = observers or Observers()
         self.max_body_bytes = max_body_bytes
+        # By path: routes that read larger bodies, and do not keep them in memory.
+        self.body_limits = body_limits or {}
         # By method and path: routes that are called at once, past the router and what is around it.
         self.shortcuts = shortcuts or {}
 
@@ -92,8 +95,9 @@ class RequestContext:
         exchange: _Request | _Handshake
         try:
             if kind == "http":
-                exchange = _Request(receive, send, request_id, self.max_body_bytes)
-                await self._http(scope, exchange, length)
+                limit = self.body_limits.get(scope["path"], self.max_body_bytes)
+                exchange = _Request(receive, send, request_id, limit)
+                await self._http(scope, exchange, length > limit)
             else:
                 exchange = _Handshake(scope, send, request_id)
                 await self._websocket(scope, receive, exchange)
@@ -133,9 +137,9 @@ class RequestContext:
         # A route that is not ours, as those of the documentation.
         return _OTHER if "endpoint" in scope else _UNMATCHED
 
-    async def _http(self, scope: Scope, request: _Request, length: int) -> None:
+    async def _http(self, scope: Scope, request: _Request, is_too_long: bool) -> None:
         try:
-            if length > self.max_body_bytes:
+            if is_too_long:
                 response = error_response(request.refuse(), scope)
                 await response(scope, request.receive, request.send)
             else:

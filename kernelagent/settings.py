@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import tempfile
@@ -252,6 +253,34 @@ class Settings(BaseSettings):
     idempotency_bytes: int = Field(
         64 * 2**20, ge=0, description="Memory for such answers; the oldest go first."
     )
+    file_roots: Annotated[tuple[Path, ...] | None, NoDecode] = Field(
+        None,
+        description="Directories whose contents clients may use by /files, separated by commas, "
+        "beside the workspace. Default: the system's temporary directory, /app, /home and the "
+        "home of the service's user.",
+    )
+    file_hard_links: bool = Field(
+        False,
+        description="Let clients read files with several names that belong to another user than "
+        "code runs as; such a name can be one outside the allowed directories.",
+    )
+    max_file_operations: int = Field(
+        256, ge=1, description="Operations on files at once; one more is refused with 409."
+    )
+    max_write_bytes: int = Field(
+        144 * 2**20,
+        ge=1024,
+        description="Largest JSON body of /files/write, which is 100 MB as Base64 and more.",
+    )
+    max_upload_bytes: int = Field(
+        10 * 2**30, ge=1024, description="Largest file or archive that is uploaded."
+    )
+    max_archive_bytes: int = Field(
+        10 * 2**30, ge=1024, description="Largest total of what an uploaded archive unpacks to."
+    )
+    max_archive_entries: int = Field(
+        100_000, ge=1, description="Entries that an uploaded archive may have."
+    )
     kernel_env: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Names of the service's variables that kernels inherit beside the usual ones "
@@ -277,7 +306,7 @@ class Settings(BaseSettings):
                 ) from error
         return values
 
-    @field_validator("kernel_env", "preload", "webhook_allow", mode="before")
+    @field_validator("kernel_env", "preload", "webhook_allow", "file_roots", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -327,6 +356,25 @@ class Settings(BaseSettings):
         except ValueError:
             # Any other name may mean any address.
             return False
+
+    @field_validator("file_roots")
+    @classmethod
+    def _check_roots(cls, value: tuple[Path, ...] | None) -> tuple[Path, ...] | None:
+        for root in value or ():
+            if not root.is_absolute():
+                raise ValueError(f"{root} is no absolute path")
+        return value
+
+    @property
+    def allowed_roots(self) -> tuple[Path, ...]:
+        """Where clients may use files, beside the workspace."""
+        if self.file_roots is not None:
+            return self.file_roots
+        usual = [Path(tempfile.gettempdir()), Path("/app"), Path("/home")]
+        with contextlib.suppress(RuntimeError):
+            usual.append(Path.home())
+        # A user without a home is often given this one.
+        return tuple(root for root in usual if root != Path("/"))
 
     @property
     def runtime_parent(self) -> Path:

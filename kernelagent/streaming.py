@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 import orjson
@@ -39,6 +39,20 @@ async def until_disconnect(receive: Receive) -> None:
         pass
 
 
+async def while_connected(work: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Do `work`, which is cancelled if the client leaves."""
+    leaving = asyncio.create_task(until_disconnect(receive))
+    working = asyncio.create_task(work)
+    try:
+        await asyncio.wait((leaving, working), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (leaving, working):
+            task.cancel()
+        await asyncio.gather(leaving, working, return_exceptions=True)
+    if not working.cancelled():
+        working.result()
+
+
 def dump(message: Message) -> str:
     """One line of ASCII: some clients split lines at every character that Unicode calls an end."""
     data = message.get("data")
@@ -70,16 +84,7 @@ class StreamResponse(Response):
 
         The headers go out before the first piece is asked for.
         """
-        leaving = asyncio.create_task(until_disconnect(receive))
-        sending = asyncio.create_task(self._send_all(pieces, send))
-        try:
-            await asyncio.wait((leaving, sending), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (leaving, sending):
-                task.cancel()
-            await asyncio.gather(leaving, sending, return_exceptions=True)
-        if not sending.cancelled():
-            sending.result()
+        await while_connected(self._send_all(pieces, send), receive)
 
     def encode(self, message: Message) -> bytes:
         """One message of a stream of messages."""

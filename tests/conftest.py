@@ -79,6 +79,13 @@ def free_port() -> int:
 
 def start_server(workspace: Path, state_dir: Path, **environment: str) -> Server:
     """A server that answers; `stop_server` is owed."""
+    return start_server_by((), workspace, state_dir, environment)
+
+
+def start_server_by(
+    prefix: tuple[str, ...], workspace: Path, state_dir: Path, environment: dict[str, str]
+) -> Server:
+    """The same, begun by the program `prefix`."""
     from kernelagent.auth import Authenticator
 
     options = load_settings(workspace=workspace, state_dir=state_dir, jwt_secret=SECRET)
@@ -93,7 +100,7 @@ def start_server(workspace: Path, state_dir: Path, **environment: str) -> Server
         **environment,
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "kernelagent", "serve", "--port", str(port)], env=env
+        [*prefix, sys.executable, "-m", "kernelagent", "serve", "--port", str(port)], env=env
     )
     server = Server(f"http://127.0.0.1:{port}", token, workspace, process)
     try:

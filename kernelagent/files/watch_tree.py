@@ -12,6 +12,7 @@ import os
 import stat
 import threading
 
+from kernelagent.files.paths import TEMPORARY_PREFIX
 from kernelagent.files.watch_changes import Change
 from kernelagent.files.watch_nodes import Budget, Identity, Node, join, paced, stamp_of
 from kernelagent.files.watch_notifier import Hint, Hints, Notifier
@@ -220,6 +221,9 @@ class Tree:
         """Note what has become of a name; `facts` are None if it is not there."""
         children = parent.children
         if children is None or (facts and (facts.st_dev, facts.st_ino) in self._closed):
+            return
+        if name.startswith(TEMPORARY_PREFIX):
+            # It is told once it has its own name.
             return
         path = join(directory, name)
         node = children.get(name)

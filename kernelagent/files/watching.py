@@ -10,7 +10,7 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from kernelagent.errors import (
     ServiceClosing,
     WatchLimit,
 )
+from kernelagent.files.paths import Roots
 from kernelagent.files.watch_changes import Change, ChangeFeed, Ending, Event, Overflow, told
 from kernelagent.files.watch_nodes import Budget
 from kernelagent.files.watch_notifier import TICK
-from kernelagent.files.watch_paths import Roots
 from kernelagent.files.watch_tree import RootGone, Stopped, Tree
 from kernelagent.responses import utc_timestamp
 from kernelagent.settings import Settings
@@ -60,7 +60,9 @@ class Watch:
 
     def __init__(self, path: str, settings: Settings, roots: Roots, budget: Budget) -> None:
         self.facts = Watched(
-            f"watch_{uuid.uuid4().hex[:20]}", roots.absolute(path), utc_timestamp()
+            f"watch_{uuid.uuid4().hex[:20]}",
+            os.path.normpath(roots.absolute(path)),
+            utc_timestamp(),
         )
         self.is_directory = True
         self._wanted = path
@@ -168,7 +170,7 @@ class Watch:
             only=only,
             most_directories=_MOST_DIRECTORIES,
             budget=self._budget,
-            closed=frozenset(_identities(self._roots.closed)),
+            closed=self._roots.closed(),
             stop=self._stop,
         )
         try:
@@ -224,19 +226,12 @@ def _no_such(path: str) -> ApiError:
     return FileNotFound(f"no such file or directory{suffix}", details={"path": shown})
 
 
-def _identities(paths: Iterable[Path]) -> Iterable[tuple[int, int]]:
-    for path in paths:
-        with contextlib.suppress(OSError):
-            facts = path.stat()
-            yield facts.st_dev, facts.st_ino
-
-
 class WatchService:
     """What the routes of watches share. `close` ends all watches."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, roots: Roots) -> None:
         self.settings = settings
-        self._roots = Roots.of(settings)
+        self._roots = roots
         self._budget = Budget(settings.watch_names)
         self._watches: dict[str, Watch] = {}
         self._none_left = asyncio.Event()

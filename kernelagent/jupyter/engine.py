@@ -158,6 +158,11 @@ class Engine:
         return {name: pool.facts for name, pool in self._pools.items()}
 
     @property
+    def runtime_dir(self) -> Path | None:
+        """The directory of the kernels' sockets and keys, once the engine is open."""
+        return self._launcher.runtime_dir
+
+    @property
     def fork_server_facts(self) -> dict[str, dict[str, Any]]:
         """The state of each fork server, by language."""
         return self._launcher.fork_server_facts

@@ -61,6 +61,11 @@ class Launcher:
         self.memory_limit = settings.kernel_memory or default_limit()
 
     @property
+    def runtime_dir(self) -> Path | None:
+        """The directory of sockets and connection files, once there is one."""
+        return self._runtime_dir
+
+    @property
     def fork_server_facts(self) -> dict[str, dict[str, Any]]:
         """The state of each fork server, by language."""
         return {name: server.facts for name, server in self._fork_servers.items()}

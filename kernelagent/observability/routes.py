@@ -53,7 +53,7 @@ def features(engine: Engine) -> dict[str, Any]:
         "result_cache": engine.settings.cache_bytes > 0 and engine.settings.cache_entries > 0,
         "idempotency": True,
         "branches": any(facts["kernel"] == "lean" for facts in engine.fork_server_facts.values()),
-        "file_operations": False,
+        "file_operations": True,
         "terminal_access": True,
         "background_jobs": True,
         "process_management": True,

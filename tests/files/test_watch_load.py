@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from kernelagent.errors import ServiceClosing
+from kernelagent.files.paths import Roots
 from kernelagent.files.watching import WatchService
 from kernelagent.settings import Settings
 from tests.conftest import Server, start_server, stop_server
@@ -186,7 +187,7 @@ async def test_the_server_leaves_while_a_watch_is_on(tmp_path: Path) -> None:
 async def test_tasks_and_threads(settings: Settings, tmp_path: Path) -> None:
     """What cannot be seen from outside: nothing of a watch goes on in the process."""
     before = (len(asyncio.all_tasks()), threading.active_count())
-    service = WatchService(settings)
+    service = WatchService(settings, Roots(settings.workspace, []))
     settings.workspace.mkdir()
     for number in range(300):
         (settings.workspace / str(number)).mkdir()

@@ -1,0 +1,434 @@
+"""What clients do with files, each step in a thread and by descriptor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from kernelagent.errors import DirectoryNotFound, InvalidPath, PathNotAllowed
+from kernelagent.files import names
+from kernelagent.files.draft import Draft, Sweeper, sync
+from kernelagent.files.facts import describe, kind
+from kernelagent.files.failures import failure, translated
+from kernelagent.files.globs import Glob
+from kernelagent.files.paths import Identity, Place, Roots, make_directory, quoted, told
+from kernelagent.files.searching import TextSearch
+from kernelagent.files.staging import ArchiveLimits
+from kernelagent.files.threads import FileThreads
+from kernelagent.files.transfer import copy_entry, move_entry
+from kernelagent.files.tree import Entry, Omissions, remove_tree, walk
+
+if TYPE_CHECKING:
+    from kernelagent.settings import Settings
+
+T = TypeVar("T")
+
+DIRECTORY_MODE = 0o755
+FILE_MODE = 0o644
+
+
+class OpenFile:
+    """A regular file that is open for reading, and what it was when it was opened."""
+
+    def __init__(self, descriptor: int, facts: os.stat_result, path: str) -> None:
+        self.descriptor = descriptor
+        self.facts = facts
+        self.path = path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """May be repeated."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def pieces(self, start: int, size: int, longest: int) -> Iterator[bytes]:
+        """`size` bytes from `start` on; fewer if the file has become shorter."""
+        end = start + size
+        while start < end:
+            data = os.pread(self.descriptor, min(longest, end - start), start)
+            if not data:
+                return
+            start += len(data)
+            yield data
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is in a directory, or the first part of it."""
+
+    files: list[dict[str, Any]]
+    truncated: bool
+    skipped: int
+
+
+class FileService:
+    """Files beneath the allowed roots.
+
+    `owner` (uid, gid) is whose rights are used and whom new files belong to, if the service is
+    root; None means the service's own user.
+    """
+
+    def __init__(
+        self,
+        roots: Roots,
+        limits: ArchiveLimits,
+        *,
+        owner: tuple[int, int] | None = None,
+        most_operations: int = 256,
+        hard_links: bool = False,
+    ) -> None:
+        self.roots = roots
+        self.limits = limits
+        self.threads = FileThreads(owner, most_operations)
+        self.sweeper = Sweeper()
+        self._hard_links = hard_links
+        uid = os.geteuid() or None
+        self._trusted = owner[0] if owner is not None else uid
+
+    @classmethod
+    def from_settings(cls, settings: Settings, owner: tuple[int, int] | None = None) -> Self:
+        """Of a service with these settings, whose state is out of reach."""
+        return cls(
+            Roots(settings.workspace, settings.allowed_roots, [settings.state_dir]),
+            ArchiveLimits(settings.max_archive_entries, settings.max_archive_bytes),
+            owner=owner,
+            most_operations=settings.max_file_operations,
+            hard_links=settings.file_hard_links,
+        )
+
+    async def close(self) -> None:
+        """Wait until everything is done; may be repeated."""
+        await self.threads.close()
+
+    async def run(self, path: str, work: Callable[[], T], *, long: bool = False) -> T:
+        """What `work` returns; what the system refuses is told as of `path`."""
+        return await self.threads.run(partial(_translated, path, work), long=long)
+
+    async def open(self, path: str) -> OpenFile:
+        """Open a regular file for reading."""
+        return await self.run(path, partial(self.open_now, path))
+
+    async def read_small(self, path: str, most: int) -> tuple[OpenFile, bytes | None]:
+        """The file, and its contents if there is not more than `most`."""
+
+        def work() -> tuple[OpenFile, bytes | None]:
+            file = self.open_now(path)
+            if file.facts.st_size > most:
+                return file, None
+            return file, b"".join(file.pieces(0, file.facts.st_size, most))
+
+        return await self.run(path, work)
+
+    async def write(
+        self,
+        path: str,
+        pieces: Iterator[bytes],
+        *,
+        mode: int | None,
+        overwrite: bool,
+    ) -> int:
+        """Make or replace a file, as a whole; its size."""
+        return await self.run(
+            path, partial(self._write, path, pieces, mode, overwrite=overwrite), long=True
+        )
+
+    async def list(self, path: str, *, recursive: bool, glob: str | None, limit: int) -> Listing:
+        """What is in a directory, in the order of names."""
+        pattern = None if glob is None else Glob(names.real(glob))
+        work = partial(self._list, path, recursive, pattern, limit)
+        return await self.run(path, work, long=recursive)
+
+    async def look(self, path: str) -> dict[str, Any]:
+        """What a path names, links followed; for a link also where it leads."""
+        return await self.run(path, partial(self._look, path))
+
+    async def exists(self, path: str) -> os.stat_result | None:
+        """What is there, if anything is that may be used."""
+
+        def work() -> os.stat_result | None:
+            try:
+                with self.roots.locate(path) as place:
+                    return place.facts()
+            except (OSError, InvalidPath, PathNotAllowed):
+                return None
+
+        return await self.threads.run(work)
+
+    async def remove(self, path: str, *, recursive: bool) -> int:
+        """Remove a file, a link itself, or a directory; the size of what it was."""
+        return await self.run(path, partial(self._remove, path, recursive=recursive), long=True)
+
+    async def make_directory(self, path: str, mode: int) -> None:
+        """Have a directory, and those above it."""
+        await self.run(path, partial(self._make_directory, path, mode))
+
+    async def move(self, source: str, destination: str, *, overwrite: bool) -> str:
+        """Give it another path, on another file system too; the new path."""
+        return await self.run(
+            source, partial(self._transfer, source, destination, overwrite, move_entry), long=True
+        )
+
+    async def copy(self, source: str, destination: str, *, overwrite: bool) -> str:
+        """Copy a file, or a directory with all that is in it; the new path."""
+        return await self.run(
+            source, partial(self._transfer, source, destination, overwrite, copy_entry), long=True
+        )
+
+    async def search(self, path: str, wanted: TextSearch) -> None:
+        """Look in a file, or in all files beneath a directory; `wanted` has the matches."""
+        await self.run(path, partial(self._search, path, wanted), long=True)
+
+    def may_read(self, facts: os.stat_result) -> bool:
+        """Whether a file's contents may be shown.
+
+        Another name of a file can be made where its contents must not be read. The system does not
+        let users do that to others' files, but it can be told to.
+        """
+        return facts.st_nlink <= 1 or self._hard_links or facts.st_uid == self._trusted
+
+    def open_now(self, path: str) -> OpenFile:
+        """Open a regular file for reading; blocks."""
+        with self.roots.locate(path) as place:
+            descriptor = place.open(os.O_RDONLY)
+        facts = os.fstat(descriptor)
+        file = OpenFile(descriptor, facts, path)
+        try:
+            if stat.S_ISDIR(facts.st_mode):
+                raise _wrong(path, "this is a directory")
+            if not stat.S_ISREG(facts.st_mode):
+                raise _wrong(path, "this is no regular file")
+            if not self.may_read(facts):
+                raise PathNotAllowed(
+                    "this file has other names (hard links), perhaps where it must not be read"
+                    f"{quoted(_shown(path))}",
+                    details={"path": _shown(path)},
+                )
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def open_directory(self, path: str) -> int:
+        """A descriptor of a directory; blocks. Raises DirectoryNotFound, InvalidPath."""
+        try:
+            with self.roots.locate(path) as place:
+                descriptor = place.open(os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            shown = _shown(path)
+            raise DirectoryNotFound(
+                f"no such file or directory{quoted(shown)}", details={"path": shown}, status=404
+            ) from None
+        if self.roots.is_closed(os.fstat(descriptor)):
+            os.close(descriptor)
+            raise PathNotAllowed("this path is not allowed")
+        return descriptor
+
+    def locate_new(self, path: str) -> Place:
+        """Where something is going to be; missing directories are made. Blocks."""
+        if path.endswith("/"):
+            raise _wrong(path, "a file's path does not end with a slash")
+        place = self.roots.locate(path, make_mode=DIRECTORY_MODE)
+        try:
+            if place.name == ".":
+                raise _wrong(path, "this is a directory")
+            self.sweeper.sweep(place.directory)
+        except BaseException:
+            place.close()
+            raise
+        return place
+
+    def locate_directory(self, path: str) -> Place:
+        """Where a directory is or is going to be; those above it are made. Blocks."""
+        place = self.roots.locate(path, make_mode=DIRECTORY_MODE)
+        try:
+            self.sweeper.sweep(place.directory)
+        except BaseException:
+            place.close()
+            raise
+        return place
+
+    def is_directory(self, path: str) -> bool:
+        """Whether there is a directory already; blocks."""
+        try:
+            with self.roots.locate(path) as place:
+                return stat.S_ISDIR(place.facts().st_mode)
+        except OSError:
+            return False
+
+    def commit(self, draft: Draft, place: Place, mode: int | None, *, overwrite: bool) -> None:
+        """Give a draft its name; blocks."""
+        with contextlib.suppress(FileNotFoundError):
+            facts = place.facts()
+            if stat.S_ISDIR(facts.st_mode):
+                raise _wrong(place.path, "this is a directory")
+            if not stat.S_ISREG(facts.st_mode):
+                raise _wrong(place.path, "this is no regular file")
+            if mode is None:
+                mode = stat.S_IMODE(facts.st_mode) & 0o777
+        draft.commit(
+            place.directory,
+            place.name,
+            mode=FILE_MODE if mode is None else mode,
+            overwrite=overwrite,
+        )
+
+    def _write(
+        self, path: str, pieces: Iterator[bytes], mode: int | None, *, overwrite: bool
+    ) -> int:
+        with self.locate_new(path) as place:
+            draft = Draft(place.directory)
+            try:
+                for piece in pieces:
+                    draft.write(piece)
+                self.commit(draft, place, mode, overwrite=overwrite)
+            finally:
+                draft.discard()
+            return draft.size
+
+    def _list(self, path: str, recursive: bool, pattern: Glob | None, limit: int) -> Listing:
+        base = self.roots.absolute(path).rstrip("/") + "/"
+        omissions = Omissions()
+        files: list[dict[str, Any]] = []
+        directory = self.open_directory(path)
+        entries = walk(directory, self.roots.is_closed, omissions, recursive=recursive)
+        with contextlib.closing(entries):  # type: ignore[type-var]
+            for entry in entries:
+                if pattern is not None and not pattern.matches(entry.path):
+                    continue
+                if len(files) == limit:
+                    return Listing(files, True, omissions.count)
+                files.append(self._describe(base, entry))
+        return Listing(files, False, omissions.count)
+
+    def _describe(self, base: str, entry: Entry) -> dict[str, Any]:
+        path = base + entry.path
+        if not entry.is_link:
+            return describe(path, entry.facts)
+        target, leads_to = None, None
+        with contextlib.suppress(OSError, PathNotAllowed, InvalidPath):
+            target = entry.target()
+            with self.roots.locate(path) as place:
+                leads_to = place.facts()
+        return describe(path, entry.facts, target=target, leads_to=leads_to)
+
+    def _look(self, path: str) -> dict[str, Any]:
+        with self.roots.locate(path, follow=False) as place:
+            facts = place.facts()
+            target = None
+            if stat.S_ISLNK(facts.st_mode):
+                target = os.readlink(place.name, dir_fd=place.directory)
+        leads_to = None
+        if target is not None:
+            with contextlib.suppress(OSError), self.roots.locate(path) as place:
+                leads_to = place.facts()
+        shown = self.roots.absolute(path)
+        described = describe(shown, facts, target=target, leads_to=leads_to)
+        return {
+            **described,
+            "type": kind(facts),
+            "links": facts.st_nlink,
+            "facts": leads_to or facts,
+        }
+
+    def _remove(self, path: str, *, recursive: bool) -> int:
+        with self.roots.locate(path, follow=False) as place:
+            facts = place.facts()
+            if not stat.S_ISDIR(facts.st_mode):
+                os.unlink(place.name, dir_fd=place.directory)
+                return facts.st_size
+            self._spare_protected(path, facts)
+            if place.name == ".":
+                raise _wrong(path, "a directory is removed by its name")
+            if recursive:
+                remove_tree(place.directory, place.name)
+            else:
+                os.rmdir(place.name, dir_fd=place.directory)
+            return 0
+
+    def _spare_protected(self, path: str, facts: os.stat_result) -> None:
+        if self.roots.holds_protected(Identity.of(facts)):
+            shown = _shown(path)
+            raise PathNotAllowed(
+                f"this directory is, or holds, one that is needed{quoted(shown)}",
+                details={"path": shown},
+            )
+
+    def _make_directory(self, path: str, mode: int) -> None:
+        with self.roots.locate(path, make_mode=DIRECTORY_MODE) as place:
+            if place.name == ".":
+                return
+            try:
+                os.mkdir(place.name, mode, dir_fd=place.directory)
+            except FileExistsError:
+                os.close(make_directory(place.directory, place.name, mode))
+                return
+            # Whatever the service's umask is.
+            made = os.open(
+                place.name,
+                os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
+                dir_fd=place.directory,
+            )
+            try:
+                os.fchmod(made, mode)
+            finally:
+                os.close(made)
+            sync(place.directory)
+
+    def _transfer(self, source: str, destination: str, overwrite: bool, work: Transfer) -> str:
+        with self.roots.locate(source, follow=False) as place:
+            facts = place.facts()
+            if place.name == ".":
+                raise _wrong(source, "it is moved and copied by its name")
+            if work is move_entry and stat.S_ISDIR(facts.st_mode):
+                self._spare_protected(source, facts)
+            if destination.endswith("/"):
+                destination += place.name
+            with self._located(destination) as target, translated(destination):
+                work(place, target, self.roots.is_closed, self.may_read, overwrite=overwrite)
+        return destination
+
+    def _located(self, destination: str) -> Place:
+        with translated(destination):
+            return self.locate_new(destination)
+
+    def _search(self, path: str, wanted: TextSearch) -> None:
+        try:
+            directory = self.open_directory(path)
+        except NotADirectoryError:
+            with self.open_now(path) as file:
+                wanted.file(file.descriptor, "")
+            return
+        wanted.directory(directory, self.roots.is_closed, self.may_read)
+
+
+Transfer = Callable[..., None]
+
+
+def _translated(path: str, work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except OSError as error:
+        raise failure(error, path) from error
+
+
+def _shown(path: str) -> str:
+    return told(names.shown(path))
+
+
+def _wrong(path: str, sentence: str) -> InvalidPath:
+    shown = _shown(path)
+    return InvalidPath(f"{sentence}{quoted(shown)}", details={"path": shown})

@@ -1,0 +1,183 @@
+"""Copies and moves, within a file system and from one to another."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+from kernelagent.errors import (
+    DirectoryNotEmpty,
+    FileAlreadyExists,
+    FileOperationFailed,
+    InvalidPath,
+)
+from kernelagent.files import kernel, names
+from kernelagent.files.draft import Draft, sync
+from kernelagent.files.paths import Identity, Place, ancestors, quoted, told
+from kernelagent.files.staging import Staging
+from kernelagent.files.tree import Omissions, remove_tree, walk
+
+Check = Callable[[os.stat_result], bool]
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PIECE = 1024 * 1024
+
+
+def move_entry(
+    source: Place, target: Place, is_closed: Check, may_read: Check, *, overwrite: bool
+) -> None:
+    """Give what is at `source` the name `target`; raises OSError, ApiError."""
+    try:
+        if overwrite:
+            _check_replaced(source.facts(), target)
+            os.rename(
+                source.name,
+                target.name,
+                src_dir_fd=source.directory,
+                dst_dir_fd=target.directory,
+            )
+        else:
+            kernel.rename_new(
+                source.name,
+                target.name,
+                directory=source.directory,
+                new_directory=target.directory,
+            )
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    else:
+        sync(target.directory)
+        sync(source.directory)
+        return
+    # First the copy, whole and on the disk, then the original goes.
+    copy_entry(source, target, is_closed, may_read, overwrite=overwrite)
+    if stat.S_ISDIR(source.facts().st_mode):
+        remove_tree(source.directory, source.name)
+    else:
+        os.unlink(source.name, dir_fd=source.directory)
+
+
+def copy_entry(
+    source: Place, target: Place, is_closed: Check, may_read: Check, *, overwrite: bool
+) -> None:
+    """Have a copy at `target`, seen when it is complete; raises OSError, ApiError."""
+    facts = source.facts()
+    if stat.S_ISLNK(facts.st_mode):
+        _copy_link(source, target)
+    elif stat.S_ISREG(facts.st_mode):
+        _check_replaced(facts, target)
+        _copy_file(source, target, may_read, overwrite=overwrite)
+    elif stat.S_ISDIR(facts.st_mode):
+        _copy_directory(source, target, is_closed, may_read)
+    else:
+        raise InvalidPath(f"this is no regular file{_quoted(source)}")
+
+
+def _copy_link(source: Place, target: Place) -> None:
+    leads_to = os.readlink(source.name, dir_fd=source.directory)
+    os.symlink(leads_to, target.name, dir_fd=target.directory)
+    sync(target.directory)
+
+
+def _copy_file(source: Place, target: Place, may_read: Check, *, overwrite: bool) -> None:
+    opened = source.open(os.O_RDONLY)
+    try:
+        facts = os.fstat(opened)
+        if not stat.S_ISREG(facts.st_mode) or not may_read(facts):
+            raise InvalidPath(f"this file cannot be copied{_quoted(source)}")
+        if Identity.of(facts) == _identity(target):
+            raise FileAlreadyExists(f"source and destination are the same{_quoted(target)}")
+        draft = Draft(target.directory)
+        try:
+            draft.write_from(opened)
+            os.utime(draft.file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+            mode = stat.S_IMODE(facts.st_mode) & 0o777
+            draft.commit(target.directory, target.name, mode=mode, overwrite=overwrite)
+        finally:
+            draft.discard()
+    finally:
+        os.close(opened)
+
+
+def _copy_directory(source: Place, target: Place, is_closed: Check, may_read: Check) -> None:
+    if _identity(target) is not None:
+        raise FileAlreadyExists(f"this exists already{_quoted(target)}")
+    opened = os.open(source.name, _DIRECTORY, dir_fd=source.directory)
+    top = os.fstat(opened)
+    if Identity.of(top) in _ways_up(target):
+        os.close(opened)
+        raise InvalidPath(f"a directory cannot be copied into itself{_quoted(target)}")
+    try:
+        staging = Staging(target, is_closed)
+    except BaseException:
+        os.close(opened)
+        raise
+    try:
+        omissions = Omissions()
+        for entry in walk(opened, is_closed, omissions):
+            mode, modified = stat.S_IMODE(entry.facts.st_mode), entry.facts.st_mtime
+            if entry.is_directory:
+                staging.directory(entry.path, mode, modified)
+            elif entry.is_link:
+                staging.link(entry.path, entry.target())
+            elif entry.is_file:
+                file = entry.open()
+                try:
+                    if not may_read(os.fstat(file)):
+                        omissions.add(entry.path)
+                        continue
+                    staging.begin_file(entry.path, mode, modified)
+                    while data := os.read(file, _PIECE):
+                        staging.write(data)
+                    staging.end_file()
+                finally:
+                    os.close(file)
+            else:
+                omissions.add(entry.path)
+        if omissions.count:
+            left = [names.shown(path) for path in omissions.paths[:20]]
+            raise FileOperationFailed(
+                f"{omissions.count} entries cannot be copied; nothing was",
+                details={"entries": left, "count": omissions.count},
+            )
+        staging.commit(mode=stat.S_IMODE(top.st_mode) & 0o777, overwrite=False)
+    finally:
+        staging.discard()
+
+
+def _check_replaced(facts: os.stat_result, target: Place) -> None:
+    """Refuse to replace a directory by a file, one that is not empty, and what is no file."""
+    try:
+        there = target.facts()
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(there.st_mode) != stat.S_ISDIR(facts.st_mode):
+        raise FileAlreadyExists(
+            f"a directory and a file do not replace each other{_quoted(target)}"
+        )
+    if stat.S_ISDIR(there.st_mode):
+        opened = os.open(target.name, _DIRECTORY, dir_fd=target.directory)
+        try:
+            with os.scandir(opened) as entries:
+                if next(entries, None) is not None:
+                    raise DirectoryNotEmpty(f"the directory is not empty{_quoted(target)}")
+        finally:
+            os.close(opened)
+
+
+def _identity(place: Place) -> Identity | None:
+    try:
+        return Identity.of(place.facts())
+    except FileNotFoundError:
+        return None
+
+
+def _ways_up(place: Place) -> set[Identity]:
+    return set(ancestors(os.dup(place.directory)))
+
+
+def _quoted(place: Place) -> str:
+    return quoted(told(names.shown(place.path)))
