@@ -74,7 +74,7 @@ class PiecewiseResponse(Response):
                     }
                 )
                 while True:
-                    step = asyncio.ensure_future(self._threads.run(self._next, long=True))
+                    step = asyncio.ensure_future(self._threads.run(self._next))
                     piece = await asyncio.shield(step)
                     if piece is None:
                         break
@@ -86,7 +86,7 @@ class PiecewiseResponse(Response):
             # A thread may be in the middle of a step.
             if step is not None:
                 await asyncio.wait((step,))
-            await self._threads.run(self._end, long=True)
+            await self._threads.run(self._end)
 
     def _next(self) -> bytes | None:
         """Enough for one message, None at the end."""

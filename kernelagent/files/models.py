@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
 
 from kernelagent.execution.models import Text
 
@@ -55,7 +55,7 @@ class WriteRequest(PathRequest):
     encoding: Literal["utf-8", "utf8", "text", "base64"] | None = Field(
         None, description="base64 for bytes; else content is text"
     )
-    overwrite: bool | None = Field(None, description="Whether a file may be replaced; true")
+    overwrite: StrictBool | None = Field(None, description="Whether a file may be replaced; true")
 
     _check_mode = field_validator("mode")(read_mode)
 
@@ -67,7 +67,7 @@ class TransferRequest(BaseModel):
 
     source: Text = Field(description="What; a link itself")
     destination: Text = Field(description="Its new path; ending with / the directory it goes to")
-    overwrite: bool = Field(False, description="Whether a file may be replaced")
+    overwrite: StrictBool = Field(False, description="Whether a file may be replaced")
 
 
 class FileInfo(BaseModel):

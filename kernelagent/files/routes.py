@@ -153,7 +153,7 @@ async def write_file(request: Request) -> Response:
         body = bytearray()
         async for chunk in Body(request.receive):
             body += chunk
-        wanted, pieces = await service.threads.run(partial(_read_write, body), long=True)
+        wanted, pieces = await service.threads.run(partial(_read_write, body))
         path = names.real(wanted.path)
         size = await service.write(
             path,

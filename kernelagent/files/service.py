@@ -142,9 +142,7 @@ class FileService:
         overwrite: bool,
     ) -> int:
         """Make or replace a file, as a whole; its size."""
-        return await self.run(
-            path, partial(self._write, path, pieces, mode, overwrite=overwrite), long=True
-        )
+        return await self.run(path, partial(self._write, path, pieces, mode, overwrite=overwrite))
 
     async def list(self, path: str, *, recursive: bool, glob: str | None, limit: int) -> Listing:
         """What is in a directory, in the order of names."""

@@ -92,7 +92,7 @@ class Form:
         """Give the file its path: the part `path`, else `default`, else the name that was sent."""
         path = self._path(default)
         destination, size = await self._service.run(
-            path, partial(self._store, path, mode, overwrite=overwrite), long=True
+            path, partial(self._store, path, mode, overwrite=overwrite)
         )
         return Uploaded(destination, size)
 
@@ -217,14 +217,14 @@ class Unpacking:
                 data, pending = bytes(pending), bytearray()
                 await self._run(partial(self._take, data))
         await self._run(partial(self._take, bytes(pending)))
-        return await self._run(partial(self._finish, overwrite))
+        return await self._run(partial(self._finish, overwrite), long=True)
 
     async def close(self) -> None:
         """Remove what is not at its place; may be repeated."""
         await self._service.threads.run(self._close, long=True)
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await self._service.run(self._path, work, long=True)
+    async def _run(self, work: Callable[[], T], *, long: bool = False) -> T:
+        return await self._service.run(self._path, work, long=long)
 
     def _open(self) -> None:
         self._place = self._service.locate_directory(self._path)
