@@ -1,0 +1,282 @@
+"""What keeps the service from what it runs: chosen when it opens, told to whoever asks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pwd
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kernelagent.errors import ConfigurationError
+from kernelagent.isolation import privileges
+from kernelagent.isolation.spawner import ACTIVE, MISSING, Layer, Orders
+from kernelagent.isolation.spawning import Spawner, SpawnerLost, request_of
+from kernelagent.process import PLAIN, Starter
+from kernelagent.settings import Settings
+
+log = logging.getLogger(__name__)
+
+OFF, AUTO, REQUIRE = "off", "auto", "require"
+
+# A user of nobody's: above those that systems give to people, below those of containers.
+_UNUSED_ID = 61184
+_USUAL_NAMES = ("sandbox", "user")
+_PROBE_TIMEOUT = 20.0
+_LAYERS = ("privileges", "user", "capabilities", "cover", "landlock", "seccomp")
+
+# Run as the other user, by the interpreter of the kernels.
+_PROBE = """
+import importlib.util, os, sys
+for path in sys.argv[1:]:
+    if not os.access(path, os.R_OK):
+        sys.exit(f"{path} cannot be read")
+if importlib.util.find_spec("ipykernel") is None:
+    sys.exit(f"{sys.executable} finds no ipykernel")
+"""
+
+
+class Confinement:
+    """Starts everything that runs, away from the service. `open` first, `close` in any case.
+
+    Where the system refuses a layer the others hold; `layers` tells which are in force.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._spawner: Spawner | None = None
+        self._orders: Orders | None = None
+        self._marks: Mapping[str, str] = {}
+        self._closed = False
+        self._layers = [Layer(name, MISSING, "not opened") for name in _LAYERS]
+        self.restarts = 0
+
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        """Another user and group that everything runs as, and that its files shall belong to."""
+        return None if self._orders is None or self._spawner is None else self._orders.user
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Each layer, whether it is in force, and why it is not."""
+        if privileges.memory_is_hidden():
+            memory = Layer("memory", ACTIVE, "the service's memory cannot be read by its user")
+        else:
+            memory = Layer("memory", MISSING, "isolation is off")
+        return [memory, *self._layers]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For /info."""
+        return {
+            "mode": self._settings.isolation,
+            "user": None if self.owner is None else self.owner[0],
+            "layers": [layer._asdict() for layer in self.layers],
+        }
+
+    @property
+    def starter(self) -> Starter:
+        """What starts processes; there is one before `open` too, which knows no layer."""
+        return PLAIN if self._orders is None else self
+
+    @property
+    def floor(self) -> int:
+        """See `Starter`."""
+        return PLAIN.floor if self._spawner is None else self._spawner.floor
+
+    async def open(self, probe: ProbeSpec, marks: Mapping[str, str]) -> None:
+        """Choose the layers and start the spawner; raises ConfigurationError if some are required.
+
+        `marks` are variables by which its processes are known. Called on the loop's own thread.
+        """
+        mode = self._settings.isolation
+        if mode == OFF:
+            self._layers = [Layer(name, MISSING, "isolation is off") for name in _LAYERS]
+            log.warning("what runs can reach the service itself: KERNELAGENT_ISOLATION is off")
+            return
+        privileges.hide_memory()
+        self._refuse_overlaps()
+        self._marks = marks
+        user, no_user = await asyncio.to_thread(self._choose_user, probe)
+        orders = Orders(self._hidden(), user, no_user)
+        try:
+            spawner = Spawner(orders, marks)
+        except OSError as error:
+            self._give_up(f"the process that starts others cannot be started: {error}")
+            return
+        try:
+            layers = await asyncio.to_thread(spawner.wait_until_ready)
+        except BaseException as error:
+            await asyncio.to_thread(spawner.close)
+            if not isinstance(error, SpawnerLost):
+                raise
+            self._give_up(f"the process that starts others is lost: {error}")
+            return
+        self._orders, self._spawner, self._layers = orders, spawner, layers
+        self._tell()
+
+    async def close(self) -> None:
+        """End the spawner; what it has started is ended by others. May be repeated."""
+        self._closed = True
+        spawner, self._spawner = self._spawner, None
+        if spawner is not None:
+            await asyncio.to_thread(spawner.close)
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        descriptors: Mapping[int, int],
+        terminal: int | None = None,
+    ) -> int:
+        """See `Starter`. A spawner that is lost is replaced, and asked once more."""
+        index = -1
+        numbers, given = list(descriptors), list(descriptors.values())
+        if terminal is not None:
+            index = len(given)
+            # It needs a number in the child too; that of its stdin or so says which.
+            numbers.append(next((n for n, d in descriptors.items() if d == terminal), terminal))
+            given.append(terminal)
+            if self.owner is not None:
+                os.fchown(terminal, *self.owner)
+        request = request_of(argv, env, cwd, numbers, index)
+        if self._spawner is not None:
+            try:
+                return self._spawner.start(request, given)
+            except SpawnerLost as error:
+                log.warning("the process that starts others is replaced: %s", error)
+        try:
+            return self._replace().start(request, given)
+        except SpawnerLost as error:
+            raise OSError(f"nothing can be started: {error}") from error
+
+    def _replace(self) -> Spawner:
+        if self._orders is None or self._closed:
+            raise SpawnerLost("the service is shutting down")
+        if self._spawner is not None:
+            self._spawner.close()
+            self._spawner = None
+        self.restarts += 1
+        spawner = Spawner(self._orders, self._marks)
+        try:
+            layers = spawner.wait_until_ready()
+            lost = _active(self._layers) - _active(layers)
+            if lost:
+                raise SpawnerLost(f"its successor lacks {', '.join(sorted(lost))}")
+        except BaseException:
+            spawner.close()
+            raise
+        self._spawner, self._layers = spawner, layers
+        return spawner
+
+    def _hidden(self) -> list[str]:
+        """The state directory and the files of keys, where they are."""
+        paths = [self._settings.state_dir, *self._settings.secret_files]
+        found = (os.path.realpath(path) for path in paths)
+        return [path for path in dict.fromkeys(found) if os.path.exists(path) and path != "/"]  # noqa: PTH110 - strings all along
+
+    def _refuse_overlaps(self) -> None:
+        state = self._settings.state_dir.resolve()
+        for name, path in (
+            ("workspace", self._settings.workspace),
+            ("runtime directory", self._settings.runtime_parent),
+        ):
+            if path.resolve().is_relative_to(state):
+                raise ConfigurationError(
+                    f"the {name} {path} is in the state directory, which what runs must not see: "
+                    "choose another, or set KERNELAGENT_ISOLATION=off"
+                )
+
+    def _choose_user(self, probe: ProbeSpec) -> tuple[tuple[int, int] | None, str]:
+        """Another user for what runs, or why there is none."""
+        wish = self._settings.sandbox_user
+        if os.getuid() != 0:
+            return None, "the service is not root and has this user only"
+        if wish == "root":
+            return None, "KERNELAGENT_SANDBOX_USER is root"
+        if not all(privileges.has(number) for number in privileges.SWITCHING):
+            return None, "the service has not the capabilities SETUID and SETGID"
+        user = _find_user(wish)
+        reason = _probe(user, probe)
+        return (None, reason) if reason else (user, "")
+
+    def _give_up(self, reason: str) -> None:
+        self._layers = [Layer(name, MISSING, reason) for name in _LAYERS]
+        self._tell()
+
+    def _tell(self) -> None:
+        missing = [layer for layer in self.layers if layer.state == MISSING]
+        active = ", ".join(layer.name for layer in self.layers if layer.state == ACTIVE)
+        if missing and self._settings.isolation == REQUIRE:
+            reasons = "; ".join(f"{layer.name}: {layer.detail}" for layer in missing)
+            raise ConfigurationError(f"KERNELAGENT_ISOLATION=require, but {reasons}")
+        log.info("layers of isolation in force: %s", active or "none")
+        for layer in missing:
+            log.warning("a layer of isolation is missing: %s: %s", layer.name, layer.detail)
+
+
+class ProbeSpec:
+    """What another user must be able to use: an interpreter, what it reads, its environment."""
+
+    def __init__(
+        self, command: Sequence[str], paths: Sequence[Path], env: Mapping[str, str]
+    ) -> None:
+        self.command = list(command)
+        self.paths = list(paths)
+        self.env = dict(env)
+
+
+def _find_user(wish: str | None) -> tuple[int, int]:
+    for name in _USUAL_NAMES if wish is None else (wish,):
+        try:
+            found = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        if found.pw_uid != 0:
+            return found.pw_uid, found.pw_gid
+    if wish is None:
+        return _UNUSED_ID, _UNUSED_ID
+    uid, _, gid = wish.partition(":")
+    try:
+        numbers = int(uid), int(gid or uid)
+    except ValueError:
+        raise ConfigurationError(f"KERNELAGENT_SANDBOX_USER: there is no user {wish!r}") from None
+    if 0 in numbers:
+        raise ConfigurationError("KERNELAGENT_SANDBOX_USER: neither id may be 0")
+    return numbers
+
+
+def _probe(user: tuple[int, int], spec: ProbeSpec) -> str:
+    """Why `user` cannot use what the kernels need; "" if it can."""
+    program = spec.command[0]
+    try:
+        done = subprocess.run(
+            [program, "-c", _PROBE, *map(str, spec.paths)],
+            env=spec.env,
+            cwd="/",
+            user=user[0],
+            group=user[1],
+            extra_groups=[],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=_PROBE_TIMEOUT,
+            check=False,
+        )
+    except OSError as error:
+        return f"user {user[0]} cannot execute {os.path.realpath(program)}: {error.strerror}"
+    except subprocess.TimeoutExpired:
+        return f"user {user[0]} cannot use {program}: it does not end"
+    if done.returncode == 0:
+        return ""
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    return f"user {user[0]} cannot use {program}: {said[-1][:500] if said else done.returncode}"
+
+
+def _active(layers: Sequence[Layer]) -> set[str]:
+    return {layer.name for layer in layers if layer.state == ACTIVE}
