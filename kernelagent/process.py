@@ -201,7 +201,8 @@ class _PlainStarter:
             env=env,
             cwd=cwd,
             start_new_session=True,
-            preexec_fn=None if terminal is None else partial(_take_terminal, terminal),
+            # One system call, which needs no lock that another thread could hold.
+            preexec_fn=None if terminal is None else partial(_take_terminal, terminal),  # noqa: PLW1509
             pass_fds=[number for number in descriptors if number > 2],
         )
         # Or it would wait itself, for whatever has the id by then.
@@ -250,7 +251,9 @@ class ChildProcess(RunningProcess):
         """
         descriptors = {number: number for number in pass_fds}
         given = {0: stdin, 1: stdout, 2: stderr}
-        descriptors |= {number: descriptor for number, descriptor in given.items() if descriptor >= 0}
+        descriptors |= {
+            number: descriptor for number, descriptor in given.items() if descriptor >= 0
+        }
         stderr_fd = far_stderr = -1
         if stderr == subprocess.PIPE:
             stderr_fd, far_stderr = os.pipe2(os.O_CLOEXEC)

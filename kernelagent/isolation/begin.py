@@ -34,8 +34,8 @@ _EXIT_CODE = 255
 #         test rax, rax; jz step; pop rbx; ret
 # step:   mov rax, [rbx]; mov rdi, [rbx+8]; mov rsi, [rbx+16]
 #         mov rdx, [rbx+24]; mov r10, [rbx+32]; mov r8, [rbx+40]
-#         syscall; mov [rbx+48], rax
-#         test rax, rax; js failed; add rbx, 64; jmp step
+#         syscall; mov [rbx+48], rax; test rax, rax; js failed
+#         add rbx, 64; jmp step
 # failed: mov rbx, [rbx+56]; jmp step
 _INSTRUCTIONS = {
     "x86_64": bytes.fromhex(
@@ -107,7 +107,6 @@ class Steps:
     def add(self, name: str, *arguments: int | bytes) -> None:
         """A system call; if it fails, the process ends."""
         self._calls.append((self._numbers[name], tuple(map(self._long, arguments))))
-
 
     def execute(self, paths: Sequence[bytes], argv: Sequence[bytes], env: Sequence[bytes]) -> None:
         """Execute the first of `paths` that can be; comes last."""

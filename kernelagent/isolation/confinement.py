@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import pwd
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kernelagent.beneath import make_beneath
+from kernelagent.environment import Environment
 from kernelagent.errors import ConfigurationError
 from kernelagent.isolation import privileges
 from kernelagent.isolation.spawner import ACTIVE, MISSING, Layer, Orders
@@ -25,14 +29,18 @@ OFF, AUTO, REQUIRE = "off", "auto", "require"
 # A user of nobody's: above those that systems give to people, below those of containers.
 _UNUSED_ID = 61184
 _USUAL_NAMES = ("sandbox", "user")
+_HOME = (".kernelagent", "home")
 _PROBE_TIMEOUT = 20.0
 _LAYERS = ("privileges", "user", "capabilities", "cover", "landlock", "seccomp")
 
 # Run as the other user, by the interpreter of the kernels.
 _PROBE = """
 import importlib.util, os, sys
-for path in sys.argv[1:]:
-    if not os.access(path, os.R_OK):
+workspace, *files = sys.argv[1:]
+if not os.access(workspace, os.R_OK | os.W_OK | os.X_OK):
+    sys.exit(f"the workspace {workspace} belongs to user {os.stat(workspace).st_uid}; chown it")
+for path in files:
+    if not os.access(path, os.R_OK | os.X_OK):
         sys.exit(f"{path} cannot be read")
 if importlib.util.find_spec("ipykernel") is None:
     sys.exit(f"{sys.executable} finds no ipykernel")
@@ -87,10 +95,10 @@ class Confinement:
         """See `Starter`."""
         return PLAIN.floor if self._spawner is None else self._spawner.floor
 
-    async def open(self, probe: ProbeSpec, marks: Mapping[str, str]) -> None:
+    async def open(self, needs: Needs, environment: Environment) -> None:
         """Choose the layers and start the spawner; raises ConfigurationError if some are required.
 
-        `marks` are variables by which its processes are known. Called on the loop's own thread.
+        `environment` becomes that of another user, if there is one. Called on the loop's thread.
         """
         mode = self._settings.isolation
         if mode == OFF:
@@ -99,11 +107,11 @@ class Confinement:
             return
         privileges.hide_memory()
         self._refuse_overlaps()
-        self._marks = marks
-        user, no_user = await asyncio.to_thread(self._choose_user, probe)
+        self._marks = environment.marks
+        user, no_user = await asyncio.to_thread(self._choose_user, needs, environment)
         orders = Orders(self._hidden(), user, no_user)
         try:
-            spawner = Spawner(orders, marks)
+            spawner = Spawner(orders, self._marks)
         except OSError as error:
             self._give_up(f"the process that starts others cannot be started: {error}")
             return
@@ -117,6 +125,9 @@ class Confinement:
             return
         self._orders, self._spawner, self._layers = orders, spawner, layers
         self._tell()
+        if user is not None:
+            home = await asyncio.to_thread(_make_home, self._settings.workspace, user)
+            environment.belong_to(_name_of(user[0]), home)
 
     async def close(self) -> None:
         """End the spawner; what it has started is ended by others. May be repeated."""
@@ -192,7 +203,9 @@ class Confinement:
                     "choose another, or set KERNELAGENT_ISOLATION=off"
                 )
 
-    def _choose_user(self, probe: ProbeSpec) -> tuple[tuple[int, int] | None, str]:
+    def _choose_user(
+        self, needs: Needs, environment: Environment
+    ) -> tuple[tuple[int, int] | None, str]:
         """Another user for what runs, or why there is none."""
         wish = self._settings.sandbox_user
         if os.getuid() != 0:
@@ -201,8 +214,12 @@ class Confinement:
             return None, "KERNELAGENT_SANDBOX_USER is root"
         if not all(privileges.has(number) for number in privileges.SWITCHING):
             return None, "the service has not the capabilities SETUID and SETGID"
-        user = _find_user(wish)
-        reason = _probe(user, probe)
+        user = find_user(wish)
+        workspace = self._settings.workspace
+        if workspace.stat().st_uid != user[0] and not any(workspace.iterdir()):
+            # Nobody's yet.
+            os.chown(workspace, *user)
+        reason = _probe(user, needs, workspace, environment.of_kernel())
         return (None, reason) if reason else (user, "")
 
     def _give_up(self, reason: str) -> None:
@@ -220,18 +237,17 @@ class Confinement:
             log.warning("a layer of isolation is missing: %s: %s", layer.name, layer.detail)
 
 
-class ProbeSpec:
-    """What another user must be able to use: an interpreter, what it reads, its environment."""
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What another user must be able to use, or nothing can run as that user."""
 
-    def __init__(
-        self, command: Sequence[str], paths: Sequence[Path], env: Mapping[str, str]
-    ) -> None:
-        self.command = list(command)
-        self.paths = list(paths)
-        self.env = dict(env)
+    interpreter: str
+    # To be read, and executed where it is a program.
+    files: Sequence[Path]
 
 
-def _find_user(wish: str | None) -> tuple[int, int]:
+def find_user(wish: str | None) -> tuple[int, int]:
+    """The ids of the user and group that `sandbox_user` means; raises ConfigurationError."""
     for name in _USUAL_NAMES if wish is None else (wish,):
         try:
             found = pwd.getpwnam(name)
@@ -251,13 +267,13 @@ def _find_user(wish: str | None) -> tuple[int, int]:
     return numbers
 
 
-def _probe(user: tuple[int, int], spec: ProbeSpec) -> str:
-    """Why `user` cannot use what the kernels need; "" if it can."""
-    program = spec.command[0]
+def _probe(user: tuple[int, int], needs: Needs, workspace: Path, env: Mapping[str, str]) -> str:
+    """Why `user` cannot use what it must; "" if it can."""
+    program = needs.interpreter
     try:
         done = subprocess.run(
-            [program, "-c", _PROBE, *map(str, spec.paths)],
-            env=spec.env,
+            [program, "-c", _PROBE, str(workspace), *map(str, needs.files)],
+            env={**env, "HOME": "/"},
             cwd="/",
             user=user[0],
             group=user[1],
@@ -276,6 +292,29 @@ def _probe(user: tuple[int, int], spec: ProbeSpec) -> str:
         return ""
     said = done.stderr.decode(errors="replace").strip().splitlines()
     return f"user {user[0]} cannot use {program}: {said[-1][:500] if said else done.returncode}"
+
+
+def _make_home(workspace: Path, user: tuple[int, int]) -> str:
+    """Where programs keep what is theirs: the user's own home, else a folder in the workspace."""
+    with contextlib.suppress(KeyError):
+        home = Path(pwd.getpwuid(user[0]).pw_dir)
+        if home.is_dir() and home.stat().st_uid == user[0]:
+            return str(home)
+    folder = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name in _HOME:
+            above, folder = folder, make_beneath(folder, name)
+            os.close(above)
+    finally:
+        os.close(folder)
+    return str(workspace.joinpath(*_HOME))
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _active(layers: Sequence[Layer]) -> set[str]:

@@ -59,11 +59,11 @@ def _pin(path: str, runner: int) -> None:
     while above[-1] != "/":
         above.append(os.path.dirname(above[-1]))  # noqa: PTH120
     for directory in reversed(above[:-1]):
-        if _movable(directory, runner):
+        if movable(directory, runner):
             calls.mount(directory, directory, None, calls.MS_BIND | calls.MS_REC)
 
 
-def _movable(directory: str, uid: int) -> bool:
+def movable(directory: str, uid: int) -> bool:
     """Whether `uid` could rename it, groups aside."""
     parent, own = os.stat(os.path.dirname(directory)), os.stat(directory)  # noqa: PTH116, PTH120
     if uid == 0:

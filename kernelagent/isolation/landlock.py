@@ -67,7 +67,11 @@ def enclose(hidden: Sequence[str], abi: int) -> None:
 
 def _all_rights(abi: int) -> int:
     rights = (1 << 13) - 1
-    for since, right in ((_WITH_REFER, _REFER), (_WITH_TRUNCATE, _TRUNCATE), (_WITH_IOCTL, _IOCTL_DEV)):
+    for since, right in (
+        (_WITH_REFER, _REFER),
+        (_WITH_TRUNCATE, _TRUNCATE),
+        (_WITH_IOCTL, _IOCTL_DEV),
+    ):
         if abi >= since:
             rights |= right
     return rights

@@ -65,9 +65,7 @@ def keep_capabilities(kept: frozenset[int]) -> None:
     low, high = left & 0xFFFFFFFF, left >> 32
     # Effective, permitted, inheritable: the lower halves, then the upper ones.
     sets = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
-    calls.syscall(
-        "capset", calls.number_of("capset"), ctypes.byref(header), ctypes.byref(sets)
-    )
+    calls.syscall("capset", calls.number_of("capset"), ctypes.byref(header), ctypes.byref(sets))
 
 
 def become(uid: int, gid: int) -> None:

@@ -76,9 +76,7 @@ def program(machine: str = calls.MACHINE) -> bytes:
     if machine not in _ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"there is no filter for {machine}")
     arch, column, ioctl = _ARCHITECTURES[machine]
-    numbers = sorted(
-        number for pair in REFUSED.values() if (number := pair[column]) is not None
-    )
+    numbers = sorted(number for pair in REFUSED.values() if (number := pair[column]) is not None)
     instructions: list[tuple[int, int, int, int]] = [
         (_LOAD, 0, 0, _ARCH),
         (_EQUAL, 1, 0, arch),

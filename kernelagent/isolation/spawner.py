@@ -19,7 +19,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from kernelagent.isolation import calls, cover, landlock, privileges, seccomp
@@ -139,9 +139,7 @@ def main() -> None:
         _serve(packet, list(descriptors), null, orders.user)
 
 
-def _serve(
-    packet: bytes, descriptors: list[int], null: int, user: tuple[int, int] | None
-) -> None:
+def _serve(packet: bytes, descriptors: list[int], null: int, user: tuple[int, int] | None) -> None:
     report = descriptors.pop(0)
     opened = [report]
     try:
@@ -202,7 +200,9 @@ def enter(orders: Orders) -> list[Layer]:
     # Beneath what the other user may write, the state directory could be moved away.
     out_of_reach = covered or (orders.user is not None and not _within_reach(orders, runner))
     layers.append(_enter_landlock([] if out_of_reach else orders.hidden, runner))
-    layers.append(_attempt("seccomp", seccomp.install, "system calls that reach others are refused"))
+    layers.append(
+        _attempt("seccomp", seccomp.install, "system calls that reach others are refused")
+    )
     privileges.hide_memory()
     return layers
 
@@ -250,12 +250,13 @@ def _try_cover(hidden: list[str], runner: int, *, is_root: bool) -> str:
 
 
 def _within_reach(orders: Orders, uid: int) -> bool:
+    """Whether `uid` could move one of the hidden paths away."""
     for path in orders.hidden:
-        while path != "/":
-            parent = os.stat(os.path.dirname(path))  # noqa: PTH116, PTH120
-            if parent.st_uid == uid or parent.st_mode & 0o1002 == 0o0002:
+        above = path
+        while above != "/":
+            if cover.movable(above, uid):
                 return True
-            path = os.path.dirname(path)  # noqa: PTH120
+            above = os.path.dirname(above)  # noqa: PTH120
     return False
 
 

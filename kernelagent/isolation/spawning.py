@@ -58,7 +58,10 @@ class Spawner:
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    env={**{name: os.environ[name] for name in _NEEDED if name in os.environ}, **env},
+                    env={
+                        **{name: os.environ[name] for name in _NEEDED if name in os.environ},
+                        **env,
+                    },
                     cwd="/",
                     start_new_session=True,
                     pass_fds=(theirs.fileno(),),
