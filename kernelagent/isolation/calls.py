@@ -109,7 +109,10 @@ def set_read_only(path: str) -> None:
     )
 
 
-def set_default_signal(number: int) -> None:
-    """Undo what the interpreter made of a signal; one that was ignored before it stays so."""
-    if _libc.signal(number, None) == 1:
-        _libc.signal(number, ctypes.c_void_p(1))
+def restore_signals() -> None:
+    """Undo what the interpreter made of signals, which a program would inherit from it."""
+    for number in (13, 25):  # SIGPIPE, SIGXFSZ
+        _libc.signal(number, None)
+    # Who ignores SIGINT when an interpreter begins ignores it on purpose.
+    if _libc.signal(2, None) == 1:
+        _libc.signal(2, ctypes.c_void_p(1))

@@ -35,7 +35,6 @@ _MOST_DESCRIPTORS = 250
 _HEAD = struct.Struct("=IIIQ?i")
 
 _TIOCSCTTY = 0x540E
-_SIGINT, _SIGPIPE, _SIGXFSZ = 2, 13, 25
 
 
 class Layer(NamedTuple):
@@ -117,8 +116,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[-1]))
     control.set_inheritable(False)
     orders = Orders(*json.loads(control.recv(LARGEST_PACKET)))
-    for number in (_SIGINT, _SIGPIPE, _SIGXFSZ):
-        calls.set_default_signal(number)
+    calls.restore_signals()
     os.chdir("/")
     layers = enter(orders)
     gc.collect()
