@@ -19,6 +19,9 @@ _LARGEST_POOL = 64
 # Settings whose value may be given as the name of a file that holds it: KERNELAGENT_X_FILE.
 _FILE_VARIANTS = ("jwt_secret", "jwt_public_key")
 
+# Variables that hold secrets themselves.
+SECRET_VARIABLES = (f"{ENV_PREFIX}JWT_SECRET",)
+
 
 def _default_state_dir() -> Path:
     try:
@@ -298,8 +301,8 @@ class Settings(BaseSettings):
 
     @property
     def secret_files(self) -> list[Path]:
-        """Files that hold keys and were named in the environment."""
-        named = (os.environ.get(f"{ENV_PREFIX}{name.upper()}_FILE") for name in _FILE_VARIANTS)
+        """Files that hold secrets and are named in the environment."""
+        named = (os.environ.get(f"{variable}_FILE") for variable in SECRET_VARIABLES)
         return [Path(path).absolute() for path in named if path]
 
     @property

@@ -219,7 +219,7 @@ class Confinement:
         if workspace.stat().st_uid != user[0] and not any(workspace.iterdir()):
             # Nobody's yet.
             os.chown(workspace, *user)
-        reason = _probe(user, needs, workspace, environment.of_kernel())
+        reason = problem_of(user, needs, workspace, environment.of_kernel())
         return (None, reason) if reason else (user, "")
 
     def _give_up(self, reason: str) -> None:
@@ -267,8 +267,8 @@ def find_user(wish: str | None) -> tuple[int, int]:
     return numbers
 
 
-def _probe(user: tuple[int, int], needs: Needs, workspace: Path, env: Mapping[str, str]) -> str:
-    """Why `user` cannot use what it must; "" if it can."""
+def problem_of(user: tuple[int, int], needs: Needs, workspace: Path, env: Mapping[str, str]) -> str:
+    """Why `user` cannot use what it must, and write in `workspace`; "" if it can."""
     program = needs.interpreter
     try:
         done = subprocess.run(

@@ -58,11 +58,13 @@ REFUSED = {
 # What a terminal would take for typed: it reaches whoever reads from it next.
 _REFUSED_IOCTLS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 
-_ARCHITECTURES = {"x86_64": (0xC000003E, 0, 16), "aarch64": (0xC00000B7, 1, 29)}
+# The filter's name of the architecture, the column above, the numbers of ioctl and prlimit64.
+_ARCHITECTURES = {"x86_64": (0xC000003E, 0, 16, 302), "aarch64": (0xC00000B7, 1, 29, 261)}
 _X32 = 0x40000000
 
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_NUMBER, _ARCH, _SECOND_ARGUMENT = 0, 4, 24
+_NUMBER, _ARCH = 0, 4
+_FIRST, _SECOND, _THIRD, _THIRD_UPPER = 16, 24, 32, 36  # arguments, their lower halves
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
 
 _SET_MODE_FILTER, _FLAG_SPEC_ALLOW = 1, 4
@@ -75,27 +77,64 @@ def program(machine: str = calls.MACHINE) -> bytes:
     """
     if machine not in _ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"there is no filter for {machine}")
-    arch, column, ioctl = _ARCHITECTURES[machine]
-    numbers = sorted(number for pair in REFUSED.values() if (number := pair[column]) is not None)
-    instructions: list[tuple[int, int, int, int]] = [
-        (_LOAD, 0, 0, _ARCH),
-        (_EQUAL, 1, 0, arch),
-        (_RETURN, 0, 0, _REFUSE),
-        (_LOAD, 0, 0, _NUMBER),
-    ]
+    arch, column, ioctl, prlimit = _ARCHITECTURES[machine]
+    code = _Code()
+    code.add(_LOAD, _ARCH)
+    code.add(_EQUAL, arch, otherwise="refuse")
+    code.add(_LOAD, _NUMBER)
     if machine == "x86_64":
-        instructions += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _REFUSE)]
-    # Jumps are relative; the last two instructions allow and refuse.
-    after = 3 + len(_REFUSED_IOCTLS)
-    for index, number in enumerate(numbers):
-        to_refuse = (len(numbers) - index - 1) + after
-        instructions.append((_EQUAL, to_refuse, 0, number))
-    instructions.append((_EQUAL, 0, 1 + len(_REFUSED_IOCTLS), ioctl))
-    instructions.append((_LOAD, 0, 0, _SECOND_ARGUMENT))
-    for index, request in enumerate(_REFUSED_IOCTLS):
-        instructions.append((_EQUAL, len(_REFUSED_IOCTLS) - index, 0, request))
-    instructions += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
+        code.add(_AT_LEAST, _X32, then="refuse")
+    code.add(_EQUAL, ioctl, then="ioctl")
+    code.add(_EQUAL, prlimit, then="prlimit")
+    for pair in REFUSED.values():
+        if (number := pair[column]) is not None:
+            code.add(_EQUAL, number, then="refuse")
+    code.add(_RETURN, _ALLOW)
+    code.mark("ioctl")
+    code.add(_LOAD, _SECOND)
+    for request in _REFUSED_IOCTLS:
+        code.add(_EQUAL, request, then="refuse")
+    code.add(_RETURN, _ALLOW)
+    # A limit of another process must not be set: without descriptors the service would stop.
+    code.mark("prlimit")
+    code.add(_LOAD, _FIRST)
+    code.add(_EQUAL, 0, then="allow")
+    code.add(_LOAD, _THIRD)
+    code.add(_EQUAL, 0, otherwise="refuse")
+    code.add(_LOAD, _THIRD_UPPER)
+    code.add(_EQUAL, 0, otherwise="refuse")
+    code.mark("allow")
+    code.add(_RETURN, _ALLOW)
+    code.mark("refuse")
+    code.add(_RETURN, _REFUSE)
+    return code.assemble()
+
+
+class _Code:
+    """Instructions whose jumps, all of them forward, are named."""
+
+    def __init__(self) -> None:
+        self._instructions: list[tuple[int, str, str, int]] = []
+        self._marks: dict[str, int] = {}
+
+    def add(self, operation: int, value: int, *, then: str = "", otherwise: str = "") -> None:
+        """Go to `then` or `otherwise` after a comparison; without names, to what follows."""
+        self._instructions.append((operation, then, otherwise, value))
+
+    def mark(self, name: str) -> None:
+        """Name what comes next."""
+        self._marks[name] = len(self._instructions)
+
+    def assemble(self) -> bytes:
+        """As the kernel takes it."""
+
+        def distance(index: int, name: str) -> int:
+            return self._marks[name] - index - 1 if name else 0
+
+        return b"".join(
+            struct.pack("=HBBI", operation, distance(index, then), distance(index, other), value)
+            for index, (operation, then, other, value) in enumerate(self._instructions)
+        )
 
 
 class _Program(ctypes.Structure):

@@ -170,6 +170,7 @@ async def info(request: Request) -> dict[str, Any]:
             "job_queue": settings.job_queue,
             "job_log_bytes": settings.job_log_bytes,
         },
+        "isolation": engine.confinement.facts,
         "endpoints": _endpoints(request.app),
         "features": features(engine),
     }
