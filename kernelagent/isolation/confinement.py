@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 OFF, AUTO, REQUIRE = "off", "auto", "require"
 
 # A user of nobody's: above those that systems give to people, below those of containers.
-_UNUSED_ID = 61184
+UNUSED_ID = 61184
 _USUAL_NAMES = ("sandbox", "user")
 _HOME = (".kernelagent", "home")
 _PROBE_TIMEOUT = 20.0
@@ -256,7 +256,7 @@ def find_user(wish: str | None) -> tuple[int, int]:
         if found.pw_uid != 0:
             return found.pw_uid, found.pw_gid
     if wish is None:
-        return _UNUSED_ID, _UNUSED_ID
+        return UNUSED_ID, UNUSED_ID
     uid, _, gid = wish.partition(":")
     try:
         numbers = int(uid), int(gid or uid)

@@ -116,8 +116,8 @@ class Target:
 
     # Its descriptors and its view of the file system.
 
-    def list_descriptors(self) -> bool:
-        return bool(os.listdir(f"/proc/{self.pid}/fd"))
+    def see_descriptors(self) -> bool:
+        return bool(os.readlink(f"/proc/{self.pid}/fd/0"))
 
     def open_descriptors(self) -> bool:
         return any(os.path.exists(f"/proc/{self.pid}/fd/{number}") for number in range(64))
@@ -130,7 +130,8 @@ class Target:
         return bool(os.listdir(f"/proc/{self.pid}/root/"))
 
     def enter_its_directory(self) -> bool:
-        return bool(os.listdir(f"/proc/{self.pid}/cwd/")) or True
+        os.listdir(f"/proc/{self.pid}/cwd/")
+        return True
 
     def read_key_through_its_root(self) -> bool:
         return self._read(f"/proc/{self.pid}/root{self.key}")
@@ -242,6 +243,7 @@ class Target:
         try:
             parent = os.path.dirname(self.state).encode()
             _call("mount", parent, place.encode(), 0, _MS_BIND, 0)
+            _call("umount2", place.encode(), _MNT_DETACH)
             return True
         finally:
             os.rmdir(place)
@@ -253,9 +255,7 @@ class Target:
     def open_by_handle(self) -> bool:
         handle = ctypes.create_string_buffer(struct.pack("=Ii", 128, 0), 136)
         mount = ctypes.c_int()
-        _call(
-            "name_to_handle_at", -100, b"/", ctypes.byref(handle), ctypes.byref(mount), 0
-        )
+        _call("name_to_handle_at", -100, b"/", ctypes.byref(handle), ctypes.byref(mount), 0)
         folder = os.open("/", os.O_RDONLY)
         return _call("open_by_handle_at", folder, ctypes.byref(handle), os.O_RDONLY) >= 0
 
@@ -293,9 +293,10 @@ class Target:
         return False
 
     def become_root(self) -> bool:
-        return "euid=0" in subprocess.run(
-            [self.privileged], capture_output=True, text=True, check=False
-        ).stdout
+        return (
+            "euid=0"
+            in subprocess.run([self.privileged], capture_output=True, text=True, check=False).stdout
+        )
 
     def find_secret_in_own_environment(self) -> bool:
         with open("/proc/self/environ", "rb") as file:
