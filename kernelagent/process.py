@@ -199,7 +199,8 @@ class _PlainStarter:
             stdout=descriptors.get(1, subprocess.DEVNULL),
             stderr=descriptors.get(2, subprocess.DEVNULL),
             env=env,
-            cwd=cwd,
+            # Errors name it as it is told here.
+            cwd=str(cwd),
             start_new_session=True,
             # One system call, which needs no lock that another thread could hold.
             preexec_fn=None if terminal is None else partial(_take_terminal, terminal),  # noqa: PLW1509

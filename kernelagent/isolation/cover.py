@@ -28,7 +28,7 @@ def apply(hidden: Sequence[str], runner: int, *, is_root: bool) -> None:
     for path in hidden:
         _pin(path, runner)
     for path in hidden:
-        if os.path.isdir(path):  # noqa: PTH112 - few imports
+        if os.path.isdir(path):
             flags = calls.MS_RDONLY | calls.MS_NOSUID | calls.MS_NODEV | calls.MS_NOEXEC
             calls.mount("none", path, "tmpfs", flags, _COVER)
         else:
@@ -37,7 +37,7 @@ def apply(hidden: Sequence[str], runner: int, *, is_root: bool) -> None:
         for path in _block_devices("/dev"):
             calls.mount("/dev/null", path, None, calls.MS_BIND)
         for path in _SYSTEM:
-            if os.path.exists(path):  # noqa: PTH110
+            if os.path.exists(path):
                 calls.mount(path, path, None, calls.MS_BIND | calls.MS_REC)
                 calls.set_read_only(path)
 
@@ -49,15 +49,15 @@ def _map_user(uid: int, gid: int) -> None:
         ("uid_map", f"{uid} {uid} 1"),
         ("gid_map", f"{gid} {gid} 1"),
     ):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:  # noqa: PTH123
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
             file.write(line)
 
 
 def _pin(path: str, runner: int) -> None:
     """What is mounted cannot be renamed, and what is covered must not be moved out of its place."""
-    above = [os.path.dirname(path)]  # noqa: PTH120
+    above = [os.path.dirname(path)]
     while above[-1] != "/":
-        above.append(os.path.dirname(above[-1]))  # noqa: PTH120
+        above.append(os.path.dirname(above[-1]))
     for directory in reversed(above[:-1]):
         if movable(directory, runner):
             calls.mount(directory, directory, None, calls.MS_BIND | calls.MS_REC)
@@ -65,7 +65,7 @@ def _pin(path: str, runner: int) -> None:
 
 def movable(directory: str, uid: int) -> bool:
     """Whether `uid` could rename it, groups aside."""
-    parent, own = os.stat(os.path.dirname(directory)), os.stat(directory)  # noqa: PTH116, PTH120
+    parent, own = os.stat(os.path.dirname(directory)), os.stat(directory)
     if uid == 0:
         return True
     if parent.st_mode & stat.S_ISVTX:

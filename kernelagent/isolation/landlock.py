@@ -80,9 +80,9 @@ def _all_rights(abi: int) -> int:
 def _open_paths(above: str, hidden: set[str]) -> Iterator[tuple[str, bool]]:
     """What is to be open, and whether it is a directory above something hidden."""
     yield above, True
-    for name in os.listdir(above):  # noqa: PTH208 - few imports
-        path = os.path.join(above, name)  # noqa: PTH118
-        if path in hidden or os.path.islink(path):  # noqa: PTH114
+    for name in os.listdir(above):
+        path = os.path.join(above, name)
+        if path in hidden or os.path.islink(path):
             continue
         if any(other.startswith(path + "/") for other in hidden):
             yield from _open_paths(path, hidden)
@@ -96,7 +96,7 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
     except OSError:  # it has gone, or is out of reach anyway
         return
     try:
-        if not os.path.isdir(f"/proc/self/fd/{descriptor}"):  # noqa: PTH112
+        if not os.path.isdir(f"/proc/self/fd/{descriptor}"):
             rights &= _OF_FILES
         # struct landlock_path_beneath_attr is packed: 8 bytes of rights, 4 of the descriptor.
         rule = ctypes.create_string_buffer(

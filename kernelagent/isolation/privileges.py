@@ -32,7 +32,7 @@ _VERSION_3 = 0x20080522
 
 def capabilities() -> int:
     """The effective ones of this process, as bits."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123 - few imports
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
         for line in status:
             if line.startswith("CapEff:"):
                 return int(line.split()[1], 16)

@@ -21,7 +21,7 @@ def forget(names: Collection[str]) -> None:
     fields = Path("/proc/self/stat").read_bytes().rpartition(b") ")[2].split()
     address, end = int(fields[_ENV_START]), int(fields[_ENV_END])
     for entry in ctypes.string_at(address, end - address).split(b"\0"):
-        name, _, value = entry.partition(b"=")
-        if os.fsdecode(name).upper() in wanted:
-            ctypes.memset(address + len(name) + 1, 0, len(value))
+        variable, _, value = entry.partition(b"=")
+        if os.fsdecode(variable).upper() in wanted:
+            ctypes.memset(address + len(variable) + 1, 0, len(value))
         address += len(entry) + 1

@@ -234,7 +234,7 @@ def _try_cover(hidden: list[str], runner: int, *, is_root: bool) -> str:
         try:
             cover.apply(hidden, runner, is_root=is_root)
             for path in hidden:
-                if os.path.isdir(path) and os.listdir(path):  # noqa: PTH112, PTH208
+                if os.path.isdir(path) and os.listdir(path):
                     os.write(writer, b"the service's files are still seen")
         except BaseException as error:
             os.write(writer, str(error).encode()[:4096])
@@ -254,7 +254,7 @@ def _within_reach(orders: Orders, uid: int) -> bool:
         while above != "/":
             if cover.movable(above, uid):
                 return True
-            above = os.path.dirname(above)  # noqa: PTH120
+            above = os.path.dirname(above)
     return False
 
 

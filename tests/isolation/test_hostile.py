@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from kernelagent.isolation.confinement import UNUSED_ID
 from tests.conftest import SECRET, Server
-from tests.isolation.conftest import Place, Starter
+from tests.isolation.conftest import Place
 from tests.jobs.jobs import ended, follow, get, output, post
 
 HOSTILE = Path(__file__).with_name("hostile.py")
