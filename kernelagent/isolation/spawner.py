@@ -194,10 +194,13 @@ def enter(orders: Orders) -> list[Layer]:
             "those of the system's own affairs are dropped" if runner == 0 else "all are dropped",
         )
     )
-    layers.append(cover_layer)
     # Beneath what the other user may write, the state directory could be moved away.
-    out_of_reach = covered or (orders.user is not None and not _within_reach(orders, runner))
-    layers.append(_enter_landlock([] if out_of_reach else orders.hidden, runner))
+    others = orders.user is not None and not _within_reach(orders, runner)
+    if others and not covered:
+        reason = f"the service's files are out of the other user's reach ({cover_layer.detail})"
+        cover_layer = Layer("cover", UNNEEDED, reason)
+    layers.append(cover_layer)
+    layers.append(_enter_landlock([] if covered or others else orders.hidden, runner))
     layers.append(
         _attempt("seccomp", seccomp.install, "system calls that reach others are refused")
     )
@@ -259,12 +262,15 @@ def _within_reach(orders: Orders, uid: int) -> bool:
 
 
 def _enter_landlock(hidden: list[str], runner: int) -> Layer:
+    # Another user's signals do not reach the service.
+    stood_in_for = runner != os.getuid()
     try:
         abi = landlock.version()
         landlock.enclose(hidden, abi)
     except OSError as error:
-        return Layer("landlock", MISSING, str(error.strerror or error))
-    if abi < landlock.WITH_SCOPES and runner == os.getuid():
+        state = UNNEEDED if stood_in_for and not hidden else MISSING
+        return Layer("landlock", state, str(error.strerror or error))
+    if abi < landlock.WITH_SCOPES and not stood_in_for:
         return Layer("landlock", MISSING, f"its version {abi} does not stop signals, 6 does")
     does = "signals and traces end at its border"
     if hidden:

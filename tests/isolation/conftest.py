@@ -52,6 +52,25 @@ def as_ordinary() -> tuple[str, ...]:
     return ("setpriv", f"--reuid={ORDINARY}", f"--regid={ORDINARY}", "--clear-groups", "env")
 
 
+_REFUSE_NAMESPACES = """
+import os, sys
+from kernelagent.isolation import privileges, seccomp
+privileges.forbid_new_privileges()
+seccomp.REFUSED.clear()
+if os.getuid() == 0:
+    # As Docker does: nothing of SYS_ADMIN, SYS_PTRACE, MKNOD and the like.
+    privileges.keep_capabilities(privileges.KEPT | {8})
+seccomp.REFUSED["unshare"] = (272, 97)
+seccomp.install()
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def without_namespaces(place: Place) -> tuple[str, ...]:
+    """What makes a command run with what a container engine permits by default."""
+    return (str(place.python), "-c", _REFUSE_NAMESPACES)
+
+
 def _make_python(folder: Path) -> Path:
     """A virtual environment of an interpreter of our version that others can execute."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -82,10 +101,12 @@ def start(place: Place) -> Iterator[Starter]:
         folder = Path(tempfile.mkdtemp(dir=place.path))
         folder.chmod(0o755)
         python: tuple[str, ...] = (str(place.python),)
-        if kind == "root":
+        if kind.endswith(" in a container"):
+            python = (*without_namespaces(place), *python)
+        if kind.startswith("root"):
             # An interpreter that only root can execute, or one that is not asked about.
             environment["KERNELAGENT_SANDBOX_USER"] = "root"
-        if kind == "ordinary user" and os.getuid() == 0:
+        if kind.startswith("ordinary user") and os.getuid() == 0:
             os.chown(folder, ORDINARY, ORDINARY)
             python = (*as_ordinary(), *python)
             environment["HOME"] = str(folder)
@@ -102,8 +123,11 @@ def start(place: Place) -> Iterator[Starter]:
 
 KINDS = [
     pytest.param("another user", marks=_NEEDS_ROOT),
+    pytest.param("another user in a container", marks=_NEEDS_ROOT),
     pytest.param("root", marks=_NEEDS_ROOT),
+    pytest.param("root in a container", marks=_NEEDS_ROOT),
     "ordinary user",
+    "ordinary user in a container",
 ]
 
 

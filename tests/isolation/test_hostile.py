@@ -27,13 +27,13 @@ def target_of(server: Server, place: Place, kind: str) -> list[Any]:
         str(key),
         SECRET,
         # Whoever is root needs no such program.
-        "" if kind == "root" else str(place.privileged),
+        "" if kind.startswith("root") else str(place.privileged),
     ]
 
 
 async def run_hostile(server: Server, way: str, target: list[Any], python: Path) -> dict[str, str]:
     """What the program has achieved."""
-    program = server.workspace.parent / "hostile.py"
+    program = server.workspace / "hostile.py"
     program.write_text(HOSTILE.read_text())
     program.chmod(0o644)
     if way == "code":
@@ -65,6 +65,19 @@ def layers_of(facts: dict[str, Any]) -> dict[str, str]:
     return {layer["name"]: layer["state"] for layer in facts["isolation"]["layers"]}
 
 
+# What is told to be missing there: a container engine sees to all but the first itself.
+KNOWN = {
+    "ordinary user in a container": {"list_state"},
+    "root in a container": {
+        "list_state",
+        "read_a_disk",
+        "have_the_system_run_a_program",
+        "write_settings_of_the_system",
+        "leave_its_memory_group",
+    },
+}
+
+
 @pytest.mark.parametrize("way", WAYS_IN)
 async def test_no_way_leads_to_the_service(
     guarded: Server, place: Place, kind: str, way: str
@@ -72,7 +85,7 @@ async def test_no_way_leads_to_the_service(
     result = await run_hostile(guarded, way, target_of(guarded, place, kind), place.python)
 
     assert len(result) > 35
-    assert worked(result) == set()
+    assert worked(result) - KNOWN.get(kind, set()) == set()
     assert "ended" not in result.values()
 
 
@@ -80,19 +93,25 @@ async def test_the_layers_in_force_are_told(guarded: Server, kind: str) -> None:
     facts = await get(guarded, "/info")
 
     states = layers_of(facts)
+    user, _, contained = kind.partition(" in a ")
     others = {"another user": "active", "root": "missing", "ordinary user": "unneeded"}
-    assert states.pop("user") == others[kind]
+    assert states.pop("user") == others[user]
+    assert states.pop("cover") == (
+        "active" if not contained else "unneeded" if user == "another user" else "missing"
+    )
     assert states == dict.fromkeys(
-        ("memory", "privileges", "capabilities", "cover", "landlock", "seccomp"), "active"
+        ("memory", "privileges", "capabilities", "landlock", "seccomp"), "active"
     )
     assert all(layer["detail"] for layer in facts["isolation"]["layers"])
-    assert facts["isolation"]["user"] == (UNUSED_ID if kind == "another user" else None)
+    assert facts["isolation"]["user"] == (UNUSED_ID if user == "another user" else None)
 
 
 async def test_without_isolation_many_ways_lead_to_it(
     open_server: Server, place: Place, kind: str
 ) -> None:
     """That the others find none proves something only if there are some."""
+    if kind.endswith("container"):
+        pytest.skip("it is the same there")
     target = target_of(open_server, place, kind)
     result = await run_hostile(open_server, "command", target, place.python)
 
@@ -149,3 +168,16 @@ async def test_the_secret_is_gone_from_the_environment_of_the_service(
         environ = Path(f"/proc/{server.process.pid}/environ").read_bytes()
         assert b"PATH=" in environ
         assert SECRET.encode() not in environ
+
+
+async def test_who_kills_everything_kills_only_what_runs(guarded: Server, kind: str) -> None:
+    if kind.startswith("root"):
+        pytest.skip("if it failed, it would end more than the service")
+    answer = await post(guarded, "/commands/run", command="kill -9 -1; echo alive", timeout=10)
+    assert answer["exit_code"] in (0, 137)
+    # The spawner and the fork server of that user have gone with it: they come back.
+    answer = await post(guarded, "/commands/run", command="echo fine")
+    assert answer["stdout"] == "fine\n"
+    answer = await post(guarded, "/execute", code="print(6 * 7)", timeout=60)
+    assert answer["stdout"] == "42\n"
+    assert guarded.process.poll() is None
