@@ -274,5 +274,5 @@ def _enter_landlock(hidden: list[str], runner: int) -> Layer:
         return Layer("landlock", MISSING, f"its version {abi} does not stop signals, 6 does")
     does = "signals and traces end at its border"
     if hidden:
-        does += "; the service's files cannot be opened, but their names can be seen"
+        does += "; the service's files cannot be opened, but be listed, and get other modes"
     return Layer("landlock", ACTIVE, does)
