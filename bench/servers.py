@@ -43,7 +43,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def our_server(*, pool: int = 1) -> Iterator[Server]:
+def our_server(*, pool: int = 1, **changes: str) -> Iterator[Server]:
     """Our service as a user would start it, authentication included, with its pool filled."""
     secret = secrets.token_hex(32)
     token, _ = Authenticator(sandbox_id="local", secret=secret.encode()).issue()
@@ -56,6 +56,7 @@ def our_server(*, pool: int = 1) -> Iterator[Server]:
             "KERNELAGENT_RUNTIME_DIR": str(home / "run"),
             "KERNELAGENT_POOL_IDLE": str(pool),
             "KERNELAGENT_LOG_LEVEL": "warning",
+            **changes,
         }
         argv = [sys.executable, "-m", "kernelagent", "serve", "--port", str(port)]
         with _running(argv, home, settings) as process:

@@ -81,6 +81,8 @@ def create_app(settings: Settings | None = None, *, languages: Languages | None 
                 # First: what has opened half way is closed too.
                 stack.push_async_callback(service.close)
                 await service.open()
+            for users in (files, watches):
+                users.belong_to(engine.confinement.owner)
             stack.push_async_callback(files.close)
             if engine.runtime_dir is not None:
                 files.roots.close_off(engine.runtime_dir)

@@ -22,6 +22,12 @@ _INHERITED = frozenset(
     """.split()
 )
 
+_OF_ONE_USER = frozenset(
+    """
+    IPYTHONDIR MPLCONFIGDIR XDG_RUNTIME_DIR XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME
+    """.split()
+)
+
 # The service's own: they tell processes apart, and nothing may set them.
 RESERVED = "KERNELAGENT_"
 
@@ -38,6 +44,20 @@ class Environment:
         }
         self._marks = dict(marks or {})
         self.variables: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def marks(self) -> Mapping[str, str]:
+        """The variables by which the service knows its processes."""
+        return self._marks
+
+    def belong_to(self, name: str, home: str) -> None:
+        """Be the environment of another user than the service's; before anything runs.
+
+        What leads to the service's own places is left out.
+        """
+        self._base = {
+            key: value for key, value in self._base.items() if key not in _OF_ONE_USER
+        } | {"HOME": home, "USER": name, "LOGNAME": name}
 
     def set(self, variables: Mapping[str, str]) -> None:
         """Have these as the sandbox's part from now on.

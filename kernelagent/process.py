@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 # In the environment of each process that we start and so of all its descendants: it finds the
 # ones that left the process group (setsid, daemons).
@@ -156,21 +157,75 @@ class RunningProcess:
             del self._stderr_tail[:-_STDERR_TAIL]
 
 
+class Starter(Protocol):
+    """Starts the program of a child process, in a session of its own."""
+
+    @property
+    def floor(self) -> int:
+        """Memory in bytes that a child seems to have used before it executes its program."""
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        descriptors: Mapping[int, int],
+        terminal: int | None = None,
+    ) -> int:
+        """Its id; raises OSError, ValueError. Called on the loop's own thread.
+
+        `descriptors` are ours by the numbers that they have in the child; of stdin, stdout and
+        stderr those that are not given are the null device. `terminal`, one of them, becomes its
+        controlling terminal. The caller waits for the process.
+        """
+
+
+class _PlainStarter:
+    """Starts processes as this one's own, with all that it may do itself."""
+
+    @property
+    def floor(self) -> int:
+        # Until it has replaced it by its own, a child has this process's memory.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        descriptors: Mapping[int, int],
+        terminal: int | None = None,
+    ) -> int:
+        popen = subprocess.Popen(
+            argv if terminal is None else (*_SETSID, *argv),
+            stdin=descriptors.get(0, subprocess.DEVNULL),
+            stdout=descriptors.get(1, subprocess.DEVNULL),
+            stderr=descriptors.get(2, subprocess.DEVNULL),
+            env=env,
+            # Errors name it as it is told here.
+            cwd=str(cwd),
+            start_new_session=terminal is None,
+            pass_fds=[number for number in descriptors if number > 2],
+        )
+        # Or it would wait itself, for whatever has the id by then.
+        popen.returncode = 0
+        return popen.pid
+
+
+PLAIN: Starter = _PlainStarter()
+
+
 class ChildProcess(RunningProcess):
     """A child of this process; made by `start`."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], marker: str) -> None:
-        self._popen = popen
+    def __init__(self, pid: int, stderr_fd: int, marker: str, floor: int) -> None:
         # CPU seconds and most bytes of memory, 0 if that is not known, once it has ended; of its
         # children those it saw end.
         self.usage: tuple[float, int] | None = None
-        pidfd = os.pidfd_open(popen.pid)
-        stderr_fd = -1
-        if popen.stderr is not None:
-            # Popen closes its own when it is collected, whatever the number stands for by then.
-            stderr_fd = os.dup(popen.stderr.fileno())
-            popen.stderr.close()
-        super().__init__(popen.pid, pidfd, stderr_fd, marker)
+        self._floor = floor
+        super().__init__(pid, os.pidfd_open(pid), stderr_fd, marker)
 
     @classmethod
     def start(
@@ -185,49 +240,57 @@ class ChildProcess(RunningProcess):
         stdout: int = subprocess.DEVNULL,
         stderr: int = subprocess.PIPE,
         terminal: int | None = None,
+        starter: Starter = PLAIN,
     ) -> ChildProcess:
-        """Start `argv` as the leader of a new session; raises OSError.
+        """Start `argv` as the leader of a new session; raises OSError, ValueError.
 
         Without descriptors for them, stdin (-1 is none) and stdout are the null device, and of
         stderr the last 16 KiB are kept. `terminal`, the program's end of a pseudo-terminal, becomes
-        all three and the session's controlling terminal; a program that does not exist is then told
-        there, with exit code 127. Called on the loop's own thread: the child may ask to be killed
-        when the thread that started it ends.
+        all three and the session's controlling terminal. Called on the loop's own thread: the child
+        may ask to be killed when the thread that started it ends.
         """
         if terminal is not None:
-            argv = (*_SETSID, *argv)
             stdin = stdout = stderr = terminal
-        popen = subprocess.Popen(
-            argv,
-            stdin=stdin if stdin >= 0 else subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            env={**env, MARKER: marker},
-            cwd=cwd,
-            start_new_session=terminal is None,
-            pass_fds=pass_fds,
-        )
+        descriptors = {number: number for number in pass_fds}
+        given = {0: stdin, 1: stdout, 2: stderr}
+        descriptors |= {
+            number: descriptor for number, descriptor in given.items() if descriptor >= 0
+        }
+        stderr_fd = far_stderr = -1
+        if stderr == subprocess.PIPE:
+            stderr_fd, far_stderr = os.pipe2(os.O_CLOEXEC)
+            descriptors[2] = far_stderr
         try:
-            return cls(popen, marker)
+            floor = starter.floor
+            pid = starter.start(
+                argv,
+                env={**env, MARKER: marker},
+                cwd=cwd,
+                descriptors=descriptors,
+                terminal=terminal,
+            )
+            try:
+                return cls(pid, stderr_fd, marker, floor)
+            except BaseException:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
         except BaseException:
-            popen.kill()
-            popen.wait()
-            if popen.stderr is not None:
-                popen.stderr.close()
+            if stderr_fd >= 0:
+                os.close(stderr_fd)
             raise
+        finally:
+            if far_stderr >= 0:
+                os.close(far_stderr)
 
     def collect(self) -> None:
         # The zombie still holds its id, so this can hit nobody else's group.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         _, status, used = os.wait4(self.pid, 0)
-        # Or it would wait itself, for whatever has the id by then.
-        self._popen.returncode = os.waitstatus_to_exitcode(status)
-        # Until it has replaced it by its own, a child has this process's memory: what it may have
-        # used of less than that, nobody knows.
-        ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        memory = used.ru_maxrss * 1024 if used.ru_maxrss > ours else 0
-        self.usage = (used.ru_utime + used.ru_stime, memory)
+        # What it may have used of less than it began with, nobody knows.
+        memory = used.ru_maxrss * 1024
+        self.usage = (used.ru_utime + used.ru_stime, memory if memory > self._floor else 0)
         self.settle(ExitStatus.unpack(status))
 
 

@@ -20,6 +20,9 @@ _LARGEST_POOL = 64
 # Settings whose value may be given as the name of a file that holds it: KERNELAGENT_X_FILE.
 _FILE_VARIANTS = ("jwt_secret", "jwt_public_key")
 
+# Variables that hold secrets themselves.
+SECRET_VARIABLES = (f"{ENV_PREFIX}JWT_SECRET",)
+
 
 def _default_state_dir() -> Path:
     try:
@@ -287,6 +290,20 @@ class Settings(BaseSettings):
         "(PATH, HOME, LANG, ...), separated by commas. KERNELAGENT_* never are.",
     )
 
+    isolation: str = Field(
+        "auto",
+        pattern="^(auto|require|off)$",
+        description="auto: keep what runs away from the service by every layer that the system "
+        "permits, and tell which it refuses. require: do not start unless all can be had. off: "
+        "what runs can do what the service can.",
+    )
+    sandbox_user: str | None = Field(
+        None,
+        description="User that everything runs as where the service is root: a name, or UID or "
+        "UID:GID; `root` for none. Default: `sandbox` or `user` if there is one, else an unused "
+        "id. Without an interpreter that this user can read, what runs stays root.",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _read_files(cls, values: Any) -> Any:
@@ -347,6 +364,12 @@ class Settings(BaseSettings):
             return None if value is None else value.expanduser().absolute()
         except RuntimeError as error:
             raise ValueError(str(error)) from None
+
+    @property
+    def secret_files(self) -> list[Path]:
+        """Files that hold secrets and are named in the environment."""
+        named = (os.environ.get(f"{variable}_FILE") for variable in SECRET_VARIABLES)
+        return [Path(path).absolute() for path in named if path]
 
     @property
     def is_loopback(self) -> bool:

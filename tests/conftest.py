@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,15 +77,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_server(workspace: Path, state_dir: Path, **environment: str) -> Server:
-    """A server that answers; `stop_server` is owed."""
-    return start_server_by((), workspace, state_dir, environment)
-
-
-def start_server_by(
-    prefix: tuple[str, ...], workspace: Path, state_dir: Path, environment: dict[str, str]
+def start_server(
+    workspace: Path,
+    state_dir: Path,
+    *,
+    python: Sequence[str] = (sys.executable,),
+    **environment: str,
 ) -> Server:
-    """The same, begun by the program `prefix`."""
+    """A server that answers, run by the command `python`; `stop_server` is owed."""
     from kernelagent.auth import Authenticator
 
     options = load_settings(workspace=workspace, state_dir=state_dir, jwt_secret=SECRET)
@@ -100,7 +99,7 @@ def start_server_by(
         **environment,
     }
     process = subprocess.Popen(
-        [*prefix, sys.executable, "-m", "kernelagent", "serve", "--port", str(port)], env=env
+        [*python, "-m", "kernelagent", "serve", "--port", str(port)], env=env
     )
     server = Server(f"http://127.0.0.1:{port}", token, workspace, process)
     try:

@@ -9,19 +9,25 @@ import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
 import pytest
 
+from kernelagent.environment import Environment
+from kernelagent.isolation.confinement import Confinement, Needs
 from kernelagent.process import (
+    PLAIN,
     ChildProcess,
     ExitStatus,
+    Starter,
     kill_marked,
     resident_memory,
     tree_memory,
 )
+from kernelagent.settings import Settings
 
 # Children tell by files what they have done; the directory is their working directory.
 SAY = """
@@ -32,20 +38,36 @@ def say(name, text=""):
 """
 
 
-class Starter(Protocol):
+class Start(Protocol):
     """Starts Python code as a child that is killed after the test."""
 
     def __call__(self, code: str, *, marker: str = ...) -> ChildProcess: ...
 
 
+@pytest.fixture(params=["itself", "spawner"])
+async def starter(request: pytest.FixtureRequest, settings: Settings) -> AsyncIterator[Starter]:
+    """What starts processes: this one, or the spawner for it."""
+    if request.param == "itself":
+        yield PLAIN
+        return
+    confinement = Confinement(settings)
+    settings.workspace.mkdir()
+    await confinement.open(Needs(sys.executable, []), Environment())
+    assert confinement.starter is confinement
+    yield confinement
+    await confinement.close()
+
+
 @pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Starter]:
+async def start(tmp_path: Path, starter: Starter) -> AsyncIterator[Start]:
     children: list[ChildProcess] = []
 
     def start(code: str, *, marker: str = "") -> ChildProcess:
         argv = [sys.executable, "-S", "-c", SAY + code]
         marker = marker or uuid.uuid4().hex
-        child = ChildProcess.start(argv, env=dict(os.environ), cwd=tmp_path, marker=marker)
+        child = ChildProcess.start(
+            argv, env=dict(os.environ), cwd=tmp_path, marker=marker, starter=starter
+        )
         children.append(child)
         return child
 
@@ -100,32 +122,32 @@ def test_an_end_is_described(status: ExitStatus, phrase: str) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 255])
-async def test_an_exit_code_is_known(start: Starter, code: int) -> None:
+async def test_an_exit_code_is_known(start: Start, code: int) -> None:
     child = start(f"sys.exit({code})")
     assert await child.exited == ExitStatus(code=code)
     assert not child.running
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT])
-async def test_a_deadly_signal_is_known(start: Starter, number: int) -> None:
+async def test_a_deadly_signal_is_known(start: Start, number: int) -> None:
     child = start(f"os.kill(os.getpid(), {int(number)})")
     assert await child.exited == ExitStatus(signal=number)
 
 
-async def test_a_death_is_noticed_while_others_live(start: Starter) -> None:
+async def test_a_death_is_noticed_while_others_live(start: Start) -> None:
     dying, living = start("time.sleep(0.2)"), start("time.sleep(60)")
     await asyncio.wait([dying.exited, living.exited], return_when=asyncio.FIRST_COMPLETED)
     assert dying.exited.done()
     assert living.running
 
 
-async def test_a_death_is_noticed_although_a_grandchild_holds_stderr_open(start: Starter) -> None:
+async def test_a_death_is_noticed_although_a_grandchild_holds_stderr_open(start: Start) -> None:
     child = start("subprocess.Popen(['sleep', '60'], start_new_session=True)")
     assert await child.exited == ExitStatus(code=0)
 
 
 async def test_a_child_has_its_directory_environment_and_session(
-    start: Starter, tmp_path: Path
+    start: Start, tmp_path: Path
 ) -> None:
     child = start(
         "marker = os.environ['KERNELAGENT_PROCESS']\n"
@@ -135,12 +157,12 @@ async def test_a_child_has_its_directory_environment_and_session(
     assert await said(tmp_path / "seen") == str([str(tmp_path), "mine", child.pid, child.pid])
 
 
-async def test_a_child_reads_and_writes_nothing_of_ours(start: Starter, tmp_path: Path) -> None:
+async def test_a_child_reads_and_writes_nothing_of_ours(start: Start, tmp_path: Path) -> None:
     start("print('x', flush=True); say('input', repr(sys.stdin.read()))")
     assert await said(tmp_path / "input") == "''"
 
 
-async def test_signals_reach_the_process_or_its_whole_group(start: Starter, tmp_path: Path) -> None:
+async def test_signals_reach_the_process_or_its_whole_group(start: Start, tmp_path: Path) -> None:
     child = start(
         "signal.signal(signal.SIGINT, lambda *_: say('parent'))\n"
         "if os.fork() == 0:\n"
@@ -156,14 +178,14 @@ async def test_signals_reach_the_process_or_its_whole_group(start: Starter, tmp_
     await said(tmp_path / "child")
 
 
-async def test_a_signal_to_a_process_that_has_ended_does_nothing(start: Starter) -> None:
+async def test_a_signal_to_a_process_that_has_ended_does_nothing(start: Start) -> None:
     child = start("")
     await child.exited
     child.send_signal(signal.SIGTERM)
     child.send_signal(signal.SIGTERM, group=True)
 
 
-async def test_kill_ends_the_whole_group(start: Starter, tmp_path: Path) -> None:
+async def test_kill_ends_the_whole_group(start: Start, tmp_path: Path) -> None:
     child = start("say('pid', subprocess.Popen(['sleep', '60']).pid); time.sleep(60)")
     grandchild = int(await said(tmp_path / "pid"))
     await child.kill()
@@ -172,7 +194,7 @@ async def test_kill_ends_the_whole_group(start: Starter, tmp_path: Path) -> None
 
 
 async def test_kill_ends_a_process_that_ignores_every_other_signal(
-    start: Starter, tmp_path: Path
+    start: Start, tmp_path: Path
 ) -> None:
     child = start(
         "for n in (1, 2, 3, 15): signal.signal(n, signal.SIG_IGN)\nsay('ready'); time.sleep(60)"
@@ -183,16 +205,14 @@ async def test_kill_ends_a_process_that_ignores_every_other_signal(
     assert not child.running
 
 
-async def test_kill_ends_a_stopped_process(start: Starter, tmp_path: Path) -> None:
+async def test_kill_ends_a_stopped_process(start: Start, tmp_path: Path) -> None:
     child = start("say('ready'); os.kill(os.getpid(), signal.SIGSTOP)")
     await said(tmp_path / "ready")
     await child.kill()
     assert await child.exited == ExitStatus(signal=signal.SIGKILL)
 
 
-async def test_kill_ends_a_grandchild_in_a_session_of_its_own(
-    start: Starter, tmp_path: Path
-) -> None:
+async def test_kill_ends_a_grandchild_in_a_session_of_its_own(start: Start, tmp_path: Path) -> None:
     child = start(
         "process = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
         "say('pid', process.pid); time.sleep(60)"
@@ -202,7 +222,7 @@ async def test_kill_ends_a_grandchild_in_a_session_of_its_own(
     await until(lambda: gone(grandchild))
 
 
-async def test_kill_ends_a_daemon_whose_parents_have_gone(start: Starter, tmp_path: Path) -> None:
+async def test_kill_ends_a_daemon_whose_parents_have_gone(start: Start, tmp_path: Path) -> None:
     child = start(
         "if os.fork() == 0:\n"
         "    os.setsid()\n"
@@ -218,28 +238,28 @@ async def test_kill_ends_a_daemon_whose_parents_have_gone(start: Starter, tmp_pa
     await until(lambda: gone(daemon))
 
 
-async def test_the_group_ends_with_its_leader(start: Starter, tmp_path: Path) -> None:
+async def test_the_group_ends_with_its_leader(start: Start, tmp_path: Path) -> None:
     child = start("say('pid', subprocess.Popen(['sleep', '60']).pid)")
     grandchild = int(await said(tmp_path / "pid"))
     await child.exited
     await until(lambda: gone(grandchild))
 
 
-async def test_kill_spares_what_carries_another_marker(start: Starter, tmp_path: Path) -> None:
+async def test_kill_spares_what_carries_another_marker(start: Start, tmp_path: Path) -> None:
     one, other = start("time.sleep(60)", marker="one"), start("time.sleep(60)", marker="one-other")
     await one.kill()
     assert other.running
     assert not gone(other.pid)
 
 
-async def test_kill_may_be_repeated(start: Starter) -> None:
+async def test_kill_may_be_repeated(start: Start) -> None:
     child = start("time.sleep(60)")
     await asyncio.gather(child.kill(), child.kill())
     await child.kill()
     assert await child.exited == ExitStatus(signal=signal.SIGKILL)
 
 
-async def test_the_number_of_marked_processes_is_told(start: Starter, tmp_path: Path) -> None:
+async def test_the_number_of_marked_processes_is_told(start: Start, tmp_path: Path) -> None:
     start(
         "for n in range(3):\n"
         "    process = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
@@ -252,22 +272,20 @@ async def test_the_number_of_marked_processes_is_told(start: Starter, tmp_path: 
     assert await asyncio.to_thread(kill_marked, "counted") == 0
 
 
-async def test_the_end_of_stderr_is_kept(start: Starter) -> None:
+async def test_the_end_of_stderr_is_kept(start: Start) -> None:
     child = start("print('first'); print('last words', file=sys.stderr)")
     await child.exited
     assert child.stderr_tail == "last words\n"
 
 
-async def test_stderr_can_be_asked_for_while_the_process_runs(
-    start: Starter, tmp_path: Path
-) -> None:
+async def test_stderr_can_be_asked_for_while_the_process_runs(start: Start, tmp_path: Path) -> None:
     child = start("os.write(2, b'a \\xff b'); say('ready'); time.sleep(60)")
     await said(tmp_path / "ready")
     assert child.stderr_tail == "a \ufffd b"
 
 
 async def test_a_flood_on_stderr_blocks_nobody_and_fills_nothing(
-    start: Starter, tmp_path: Path
+    start: Start, tmp_path: Path
 ) -> None:
     child = start(
         "for n in range(10_000): os.write(2, b'%7d ' % n * 128)\n"
@@ -280,25 +298,26 @@ async def test_a_flood_on_stderr_blocks_nobody_and_fills_nothing(
     assert len(tail) == 16 * 1024
 
 
-async def test_a_process_that_closes_its_stderr_is_followed_to_its_end(start: Starter) -> None:
+async def test_a_process_that_closes_its_stderr_is_followed_to_its_end(start: Start) -> None:
     child = start("os.write(2, b'x'); os.close(2); time.sleep(0.1); os._exit(5)")
     assert await child.exited == ExitStatus(code=5)
     assert child.stderr_tail == "x"
 
 
-async def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_start_that_fails_leaves_nothing(tmp_path: Path, starter: Starter) -> None:
+    start = partial(ChildProcess.start, env={}, marker="x", starter=starter)
     descriptors, children = open_descriptors(), children_of_ours()
     with pytest.raises(FileNotFoundError):
-        ChildProcess.start([str(tmp_path / "missing")], env={}, cwd=tmp_path, marker="x")
+        start([str(tmp_path / "missing")], cwd=tmp_path)
     with pytest.raises(FileNotFoundError):
-        ChildProcess.start([sys.executable], env={}, cwd=tmp_path / "missing", marker="x")
+        start([sys.executable], cwd=tmp_path / "missing")
     with pytest.raises(PermissionError):
-        ChildProcess.start([str(tmp_path)], env={}, cwd=tmp_path, marker="x")
+        start([str(tmp_path)], cwd=tmp_path)
     assert (open_descriptors(), children_of_ours()) == (descriptors, children)
 
 
 async def test_a_process_that_cannot_be_watched_is_not_left_running(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starter: Starter
 ) -> None:
     def no_descriptors(_: int) -> int:
         raise OSError(24, "Too many open files")
@@ -306,11 +325,11 @@ async def test_a_process_that_cannot_be_watched_is_not_left_running(
     descriptors, children = open_descriptors(), children_of_ours()
     monkeypatch.setattr(os, "pidfd_open", no_descriptors)
     with pytest.raises(OSError, match="Too many"):
-        ChildProcess.start(["/bin/sleep", "60"], env={}, cwd=tmp_path, marker="x")
+        ChildProcess.start(["/bin/sleep", "60"], env={}, cwd=tmp_path, marker="x", starter=starter)
     assert (open_descriptors(), children_of_ours()) == (descriptors, children)
 
 
-async def test_children_that_ended_leave_neither_zombie_nor_descriptor(start: Starter) -> None:
+async def test_children_that_ended_leave_neither_zombie_nor_descriptor(start: Start) -> None:
     # The first one may open descriptors that the event loop keeps.
     await start("").kill()
     descriptors, children = open_descriptors(), children_of_ours()
@@ -322,7 +341,7 @@ async def test_children_that_ended_leave_neither_zombie_nor_descriptor(start: St
 
 
 async def test_memory_of_a_process_and_its_children_is_counted(
-    start: Starter, tmp_path: Path
+    start: Start, tmp_path: Path
 ) -> None:
     size = 100 * 2**20
     child = start(
@@ -338,7 +357,7 @@ async def test_memory_of_a_process_and_its_children_is_counted(
     assert size < exact < resident < 2 * size
 
 
-async def test_shared_memory_is_counted_once(start: Starter, tmp_path: Path) -> None:
+async def test_shared_memory_is_counted_once(start: Start, tmp_path: Path) -> None:
     size = 100 * 2**20
     child = start(
         f"data = b'x' * {size}\n"
@@ -353,7 +372,7 @@ async def test_shared_memory_is_counted_once(start: Starter, tmp_path: Path) -> 
     assert await asyncio.to_thread(resident_memory, child.pid) > 4 * size
 
 
-async def test_a_process_that_has_gone_uses_no_memory(start: Starter) -> None:
+async def test_a_process_that_has_gone_uses_no_memory(start: Start) -> None:
     child = start("")
     await child.exited
     assert tree_memory(child.pid) == 0

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from kernelagent.auth import SECRET_FILE
 from kernelagent.cli.server import listen
 from kernelagent.environment import Environment
 from kernelagent.errors import ApiError, KernelagentError
+from kernelagent.isolation.confinement import AUTO, OFF, REQUIRE, Needs, problem_of
+from kernelagent.isolation.spawner import MISSING as MISSING_LAYER
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.execution import RunRequest
 from kernelagent.jupyter.languages import Language, Languages
@@ -51,6 +54,15 @@ _CJK_FONTS = (
     "PingFang",
     "Hiragino Sans",
 )
+# How to get the layers of isolation that most systems can have.
+_LAYERS = {
+    "user": "let another user read the interpreter, the kernels and the workspace: install outside "
+    "of root's home, for example with /usr/bin/python3 -m venv /opt/kernelagent",
+    "cover": "allow user namespaces, or run as root with the capability SYS_ADMIN; a state "
+    "directory that only root can read does as well, if what runs has another user",
+    "landlock": "Linux 6.12 or newer, with landlock among its security modules",
+    "memory": "KERNELAGENT_ISOLATION=auto",
+}
 _LONGEST_SOCKET_PATH = 107
 _SMALL_MEMORY = 512 * 2**20
 _PROBE_TIMEOUT = 60.0
@@ -151,7 +163,14 @@ async def _kernels(settings: Settings) -> list[Check]:
     """Start kernels as the service does, and run something in the Python one."""
     how = "see what it says; kernelagent serve --log-level debug tells more"
     with tempfile.TemporaryDirectory(prefix="ka-doctor-") as folder:
-        trial = settings.model_copy(update={"workspace": Path(folder), "pool_idle": 0, "pools": {}})
+        trial = settings.model_copy(
+            update={
+                "workspace": Path(folder),
+                "pool_idle": 0,
+                "pools": {},
+                "isolation": "off" if settings.isolation == OFF else AUTO,
+            }
+        )
         try:
             async with Engine(trial) as engine:
                 # The fork server is ready with the first session.
@@ -163,6 +182,7 @@ async def _kernels(settings: Settings) -> list[Check]:
                 result = await session.submit(request).finished
                 others = [await _start(engine, language) for language in engine.languages]
                 fork_servers, memory = engine.fork_server_facts, engine.memory_facts
+                layers = await _layers(settings, engine)
         except (KernelagentError, OSError) as error:
             details = error.details if isinstance(error, ApiError) else {}
             said = "; ".join([str(error), *(str(value) for value in details.values())])
@@ -190,7 +210,26 @@ async def _kernels(settings: Settings) -> list[Check]:
             f"let the service make memory groups: {memory['reason']}",
             otherwise=ABSENT,
         ),
+        *layers,
     ]
+
+
+async def _layers(settings: Settings, engine: Engine) -> list[Check]:
+    """What keeps that which runs away from the service."""
+    owner, workspace = engine.confinement.owner, settings.workspace
+    problem = ""
+    if owner is not None and _exists(workspace):
+        needs = Needs(sys.executable, [])
+        env = engine.environment.of_kernel()
+        problem = await asyncio.to_thread(problem_of, owner, needs, workspace, env)
+    checks = []
+    for layer in engine.confinement.layers:
+        detail = problem if problem and layer.name == "user" else layer.detail
+        there = layer.state != MISSING_LAYER and detail == layer.detail
+        otherwise = MISSING if settings.isolation == REQUIRE else ABSENT
+        how = _LAYERS.get(layer.name, "see docs/isolation.md")
+        checks.append(_check("isolation", layer.name, there, detail, how, otherwise=otherwise))
+    return checks
 
 
 async def _start(engine: Engine, language: Language) -> Check | None:
@@ -285,8 +324,8 @@ def _directories(settings: Settings) -> Iterator[Check]:
             actual = path.stat().st_mode & 0o777
             how = f"chmod {mode} {path}"
             yield _check("system", name, not actual & forbidden, f"{actual:o}", how)
-    # ka-XXXXXXXX/ and the longest name of a socket in it.
-    longest = len(os.fsencode(settings.runtime_parent / "ka-xxxxxxxx" / ("x" * 16))) + 2
+    # ka-XXXXXXXX/k/ and the longest name of a socket in it.
+    longest = len(os.fsencode(settings.runtime_parent / "ka-xxxxxxxx" / "k" / ("x" * 16))) + 2
     yield _check(
         "system",
         "socket paths",

@@ -58,8 +58,9 @@ def serve(
     from kernelagent.app import create_app
     from kernelagent.auth import Authenticator
     from kernelagent.cli.server import Server, url_of
+    from kernelagent.isolation.secrets import forget
     from kernelagent.logs import configure_logging
-    from kernelagent.settings import load_settings
+    from kernelagent.settings import SECRET_VARIABLES, load_settings
 
     settings = load_settings(
         host=host,
@@ -70,6 +71,7 @@ def serve(
         log_level=log_level,
         log_format=log_format,
     )
+    forget(SECRET_VARIABLES)
     configure_logging(settings.log_level, settings.log_format)
     with _listen(settings.host, settings.port) as listener:
         token = None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kernelagent.jupyter.run import Outcome
-from kernelagent.process import ChildProcess, ExitStatus
+from kernelagent.process import PLAIN, ChildProcess, ExitStatus, Starter
 
 # What people end processes with; other signals tell of a fault.
 ENDING_SIGNALS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
@@ -52,6 +52,7 @@ class CommandSpec:
     marker: str
     grace: float
     stdin: bytes | None = None
+    starter: Starter = PLAIN
 
 
 @dataclass(slots=True)
@@ -100,6 +101,7 @@ class Command:
                     stdin=stdin.reader,
                     stdout=stdout.writer,
                     stderr=stderr.writer,
+                    starter=spec.starter,
                 )
             except (OSError, ValueError) as error:
                 return _not_started(spec.argv[0], error)

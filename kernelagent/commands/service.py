@@ -75,6 +75,7 @@ class CommandService:
             command_id,
             settings.interrupt_grace,
             None if request.stdin is None else request.stdin.encode(),
+            engine.confinement.starter,
         )
         shown = " ".join([request.command, *(args or ())])
         return RunningCommand(command_id, shown, Command(spec, sink))

@@ -96,8 +96,6 @@ class FileService:
         self.threads = FileThreads(owner, most_operations)
         self.sweeper = Sweeper()
         self._hard_links = hard_links
-        uid = os.geteuid() or None
-        self._trusted = owner[0] if owner is not None else uid
 
     @classmethod
     def from_settings(cls, settings: Settings, owner: tuple[int, int] | None = None) -> Self:
@@ -109,6 +107,10 @@ class FileService:
             most_operations=settings.max_file_operations,
             hard_links=settings.file_hard_links,
         )
+
+    def belong_to(self, owner: tuple[int, int] | None) -> None:
+        """Have another owner, known once the service has opened; before anything was done."""
+        self.threads.belong_to(owner)
 
     async def close(self) -> None:
         """Wait until everything is done; may be repeated."""
@@ -196,7 +198,9 @@ class FileService:
         Another name of a file can be made where its contents must not be read. The system does not
         let users do that to others' files, but it can be told to.
         """
-        return facts.st_nlink <= 1 or self._hard_links or facts.st_uid == self._trusted
+        owner = self.threads.owner
+        trusted = owner[0] if owner is not None else os.geteuid() or None
+        return facts.st_nlink <= 1 or self._hard_links or facts.st_uid == trusted
 
     def open_now(self, path: str) -> OpenFile:
         """Open a regular file for reading; blocks."""

@@ -30,10 +30,22 @@ class FileThreads:
     """
 
     def __init__(self, owner: tuple[int, int] | None, limit: int) -> None:
+        self.owner = owner
         self._limit = limit
         self._operations = 0
-        self._quick = ThreadPoolExecutor(_QUICK, "files", _act_as, (owner,))
-        self._long = ThreadPoolExecutor(_LONG, "files-long", _act_as, (owner,))
+        self._begun = False
+        self._quick = ThreadPoolExecutor(_QUICK, "files", self._begin)
+        self._long = ThreadPoolExecutor(_LONG, "files-long", self._begin)
+
+    def belong_to(self, owner: tuple[int, int] | None) -> None:
+        """Have another owner; before anything was done."""
+        if self._begun:
+            raise RuntimeError("files were used before it was known whose they are")
+        self.owner = owner
+
+    def _begin(self) -> None:
+        self._begun = True
+        act_as(self.owner)
 
     @contextlib.contextmanager
     def operation(self) -> Iterator[None]:
@@ -61,7 +73,7 @@ class FileThreads:
         await asyncio.to_thread(self._long.shutdown)
 
 
-def _act_as(owner: tuple[int, int] | None) -> None:
+def act_as(owner: tuple[int, int] | None) -> None:
     """Give this thread, and no other, the owner's rights to files."""
     if owner is None or os.geteuid() != 0:
         return

@@ -24,6 +24,7 @@ from kernelagent.errors import (
     WatchLimit,
 )
 from kernelagent.files.paths import Roots
+from kernelagent.files.threads import act_as
 from kernelagent.files.watch_changes import Change, ChangeFeed, Ending, Event, Overflow, told
 from kernelagent.files.watch_nodes import Budget
 from kernelagent.files.watch_notifier import TICK
@@ -58,7 +59,14 @@ class Watched:
 class Watch:
     """One watch; `start` it, and `close` it in any case."""
 
-    def __init__(self, path: str, settings: Settings, roots: Roots, budget: Budget) -> None:
+    def __init__(
+        self,
+        path: str,
+        settings: Settings,
+        roots: Roots,
+        budget: Budget,
+        owner: tuple[int, int] | None,
+    ) -> None:
         self.facts = Watched(
             f"watch_{uuid.uuid4().hex[:20]}",
             os.path.normpath(roots.absolute(path)),
@@ -68,6 +76,7 @@ class Watch:
         self._wanted = path
         self._roots = roots
         self._budget = budget
+        self._owner = owner
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._feed = ChangeFeed(loop, settings.watch_changes)
@@ -127,6 +136,7 @@ class Watch:
     def _work(self) -> None:
         ending: Ending | ApiError = Ending.LEFT
         try:
+            act_as(self._owner)
             with self._open() as tree:
                 self._loop.call_soon_threadsafe(self._tell_start, None)
                 self._follow(tree)
@@ -232,6 +242,7 @@ class WatchService:
     def __init__(self, settings: Settings, roots: Roots) -> None:
         self.settings = settings
         self._roots = roots
+        self._owner: tuple[int, int] | None = None
         self._budget = Budget(settings.watch_names)
         self._watches: dict[str, Watch] = {}
         self._none_left = asyncio.Event()
@@ -242,6 +253,10 @@ class WatchService:
     def watches(self) -> list[Watched]:
         """Those that are on."""
         return [watch.facts for watch in self._watches.values()]
+
+    def belong_to(self, owner: tuple[int, int] | None) -> None:
+        """Look with the rights of this user (uid, gid) only."""
+        self._owner = owner
 
     @property
     def default_path(self) -> str:
@@ -263,7 +278,7 @@ class WatchService:
             raise WatchLimit(
                 f"{limit} watches are on, as many as the settings allow", details={"limit": limit}
             )
-        watch = Watch(path, self.settings, self._roots, self._budget)
+        watch = Watch(path, self.settings, self._roots, self._budget, self._owner)
         if self._closing:
             watch.stop(Ending.CLOSING)
         self._watches[watch.facts.id] = watch

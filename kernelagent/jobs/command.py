@@ -8,6 +8,7 @@ from pathlib import Path
 from kernelagent.commands.command import Command, CommandSpec, argv_of
 from kernelagent.jobs.job import JobEnding, JobRequest
 from kernelagent.jobs.log import JobLog
+from kernelagent.process import Starter
 
 
 class CommandWork:
@@ -22,9 +23,10 @@ class CommandWork:
         cwd: Path,
         marker: str,
         grace: float,
+        starter: Starter,
     ) -> None:
         argv = argv_of(request.command, request.args)
-        spec = CommandSpec(argv, env, cwd, request.timeout, marker, grace)
+        spec = CommandSpec(argv, env, cwd, request.timeout, marker, grace, starter=starter)
         self._log = log
         self._command = Command(spec, log)
 

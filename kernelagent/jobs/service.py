@@ -296,6 +296,7 @@ class JobService:
             cwd=await engine.directory(request.workdir) or engine.workspace,
             marker=live.job.id,
             grace=engine.settings.interrupt_grace,
+            starter=engine.confinement.starter,
         )
 
     def _stop(self, live: LiveJob, reason: str) -> None:

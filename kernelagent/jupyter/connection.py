@@ -44,13 +44,15 @@ class Endpoint:
     key: str
 
     @classmethod
-    def create(cls, directory: Path, name: str) -> Endpoint:
-        """An endpoint whose connection file is written; undone by `remove`."""
+    def create(cls, directory: Path, name: str, owner: tuple[int, int] | None = None) -> Endpoint:
+        """An endpoint whose connection file is written, `owner`'s; undone by `remove`."""
         endpoint = cls(directory / name, secrets.token_hex(32))
         # Cleaners of temporary directories may have taken it away.
         directory.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(endpoint.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
+            if owner is not None:
+                os.fchown(descriptor, *owner)
             # json.dump would leave a cycle behind.
             file.write(json.dumps(endpoint.info))
         return endpoint

@@ -24,6 +24,7 @@ from kernelagent.errors import (
     SessionLimit,
     SessionNotFound,
 )
+from kernelagent.isolation.confinement import Confinement
 from kernelagent.jupyter.checkpoint import Checkpoint, Checkpoints
 from kernelagent.jupyter.forking import ForkSource
 from kernelagent.jupyter.kernel import Kernel
@@ -166,6 +167,11 @@ class Engine:
     def fork_server_facts(self) -> dict[str, dict[str, Any]]:
         """The state of each fork server, by language."""
         return self._launcher.fork_server_facts
+
+    @property
+    def confinement(self) -> Confinement:
+        """What starts processes, and keeps them away from the service."""
+        return self._launcher.confinement
 
     @property
     def memory_facts(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -282,11 +283,17 @@ class ForkSource:
     adopt: Callable[[int], None] = lambda _: None
 
     async def fork(
-        self, content: Mapping[str, Any], listeners: Mapping[str, int], *, timeout: float
+        self,
+        content: Mapping[str, Any],
+        listeners: Mapping[str, int],
+        *,
+        join_file: Path | None = None,
+        timeout: float,
     ) -> ForkedProcess:
         """A new process, which carries `content["marker"]`; raises ForkRefused, ChannelLost.
 
-        `listeners` are handed over to it and stay the caller's to close.
+        `listeners` are handed over to it and stay the caller's to close. It joins the memory group
+        of `join_file`, which is opened here: the process may not.
         """
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
             begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -299,10 +306,15 @@ class ForkSource:
             stderr, far_stderr = os.pipe2(os.O_CLOEXEC)
             ours.callback(os.close, stderr)
             theirs.callback(os.close, far_stderr)
+            descriptors = {"channel": far_end, "lifeline": far_lifeline, "stderr": far_stderr}
+            if join_file is not None:
+                try:
+                    descriptors["group"] = os.open(join_file, os.O_WRONLY | os.O_CLOEXEC)
+                    theirs.callback(os.close, descriptors["group"])
+                except OSError as error:
+                    log.warning("a kernel's memory is only watched: %s", error)
             pid, pidfd = await self.channel.fork(
-                content,
-                {"channel": far_end, "lifeline": far_lifeline, "stderr": far_stderr, **listeners},
-                timeout=timeout,
+                content, {**descriptors, **listeners}, timeout=timeout
             )
             self.adopt(pid)
             ours.pop_all()

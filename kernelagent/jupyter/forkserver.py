@@ -15,7 +15,7 @@ from typing import Any
 
 from kernelagent.jupyter.forking import ForkChannel, ForkSource, Statuses
 from kernelagent.jupyter.languages import Language
-from kernelagent.process import ChildProcess
+from kernelagent.process import PLAIN, ChildProcess, Starter
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class ForkServerSpec:
     preload: Sequence[str]
     stock: bool
     timeout: float
+    starter: Starter = PLAIN
 
 
 class Generation:
@@ -65,6 +66,7 @@ class Generation:
                 # A forked process writes its own mark over this one, which is as long.
                 marker=uuid.uuid4().hex[:16],
                 pass_fds=(theirs,),
+                starter=spec.starter,
             )
         except BaseException:
             self.channel.close()

@@ -21,7 +21,7 @@ from kernelagent.jupyter.languages import Language
 from kernelagent.jupyter.memory import KernelMemory
 from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.provisioner import PlainProvisioner
-from kernelagent.process import ExitStatus
+from kernelagent.process import PLAIN, ExitStatus, Starter
 
 log = logging.getLogger(__name__)
 
@@ -85,16 +85,18 @@ class Kernel:
         timeout: float,
         memory: KernelMemory,
         provision: Callable[..., PlainProvisioner] = PlainProvisioner,
+        starter: Starter = PLAIN,
+        owner: tuple[int, int] | None = None,
     ) -> Kernel:
         """A kernel that answers; raises KernelStartFailed with what it said, leaving nothing.
 
         `memory` is the kernel's from now on, whatever becomes of it. A process that is asked for a
-        copy of itself may refuse: ForkRefused.
+        copy of itself may refuse: ForkRefused. `starter` starts it, as `owner` if that is given.
         """
         spec = language.kernelspec
         provisioner = provision(kernel_id=kernel_id, kernel_spec=spec)
         try:
-            endpoint = Endpoint.create(runtime_dir, kernel_id)
+            endpoint = Endpoint.create(runtime_dir, kernel_id, owner)
         except OSError as error:
             await memory.close()
             raise _start_failed(language, error) from error
@@ -110,6 +112,7 @@ class Kernel:
                 timeout=timeout,
                 memory=memory,
                 driver=language.driver,
+                starter=starter,
             )
             await kernel._wait_until_ready(timeout)
         except BaseException as error:

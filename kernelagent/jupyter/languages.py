@@ -113,6 +113,14 @@ class Language:
         return list(self._extension.get("requires", ()))
 
     @property
+    def files(self) -> list[Path]:
+        """What must be readable for its kernels: their folder, the programs that they need."""
+        programs = (
+            find_command(item["command"]) for item in self.requirements if "command" in item
+        )
+        return [Path(self.kernelspec.resource_dir), *(Path(path) for path in programs if path)]
+
+    @property
     def placeholders(self) -> dict[str, str]:
         """What stands for what in its kernelspec."""
         return {"{resource_dir}": self.kernelspec.resource_dir, "{prefix}": sys.prefix}

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import time
 import uuid
@@ -25,6 +26,7 @@ from kernelagent.errors import (
     KernelStartFailed,
     ServiceClosing,
 )
+from kernelagent.isolation.confinement import Confinement, Needs
 from kernelagent.jupyter.cgroup import MemoryGroups
 from kernelagent.jupyter.forking import ChannelLost, ForkedProcess, ForkRefused, ForkSource
 from kernelagent.jupyter.forkserver import ForkServer, ForkServerSpec, Generation
@@ -38,13 +40,15 @@ from kernelagent.settings import Settings
 log = logging.getLogger(__name__)
 
 _LONGEST_SOCKET_PATH = 107
+_SOCKET_DIR = "k"
 # A kernel that does not run code takes milliseconds for a copy of itself.
 _COPY_TIMEOUT = 30.0
 
 
 class Launcher:
     """Owns what all kernels share: the ZeroMQ context, the directory of their sockets, the fork
-    servers, the folder of their memory groups. `open` first, `close` in any case.
+    servers, the folder of their memory groups, and what keeps them away from the service. `open`
+    first, `close` in any case.
     """
 
     def __init__(
@@ -53,10 +57,13 @@ class Launcher:
         self._settings = settings
         self._observers = observers or Observers()
         self._environment = environment
+        self.confinement = Confinement(settings)
         # By language; languages whose kernels one process can fork share it.
         self._fork_servers: dict[str, ForkServer] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._runtime_dir: Path | None = None
+        # In it, if what runs is of another user; its entries are that user's.
+        self._socket_dir: Path | None = None
         self._groups: MemoryGroups | str = "not opened"
         self.memory_limit = settings.kernel_memory or default_limit()
 
@@ -86,6 +93,10 @@ class Launcher:
         One whose languages have no pools starts with the first kernel.
         """
         self._runtime_dir = await asyncio.to_thread(_make_runtime_dir, self._settings)
+        await self.confinement.open(self._needs(languages), self._environment)
+        self._socket_dir = self._runtime_dir
+        if (owner := self.confinement.owner) is not None:
+            self._socket_dir = await asyncio.to_thread(_make_socket_dir, self._runtime_dir, owner)
         name = f"kernelagent-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._groups = await asyncio.to_thread(MemoryGroups.open, name)
         self._context = zmq.Context()
@@ -105,6 +116,7 @@ class Launcher:
         """Called when all kernels have ended; nothing is left behind."""
         servers = set(self._fork_servers.values())
         await asyncio.gather(*(server.close() for server in servers))
+        await self.confinement.close()
         if self._context is not None:
             await asyncio.to_thread(self._context.destroy, 0)
         if isinstance(self._groups, MemoryGroups):
@@ -181,9 +193,11 @@ class Launcher:
         """
         marker = uuid.uuid4().hex[:16]
         memory = await self._make_memory(marker)
-        content = {"op": "park", "marker": marker, "force": force, **memory.joining}
+        content = {"op": "park", "marker": marker, "force": force}
         try:
-            process = await source.fork(content, {}, timeout=_COPY_TIMEOUT)
+            process = await source.fork(
+                content, {}, join_file=memory.join_file, timeout=_COPY_TIMEOUT
+            )
         except BaseException as error:
             await memory.close()
             raise _translated(error) from None
@@ -203,7 +217,7 @@ class Launcher:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> Kernel:
-        if self._context is None or self._runtime_dir is None:
+        if self._context is None or self._socket_dir is None:
             raise ServiceClosing("the service has not started")
         env = self._environment.of_kernel(env)
         if language.has_lean_kernel and not self._settings.lean_kernel:
@@ -214,12 +228,14 @@ class Launcher:
             language,
             self._context,
             kernel_id=kernel_id,
-            runtime_dir=self._runtime_dir,
+            runtime_dir=self._socket_dir,
             cwd=cwd or self._settings.workspace,
             env=env,
             timeout=self._settings.kernel_start_timeout,
             memory=memory,
             provision=provision,
+            starter=self.confinement.starter,
+            owner=self.confinement.owner,
         )
 
     def _tell_start(
@@ -251,8 +267,17 @@ class Launcher:
             else language.preload,
             not settings.lean_kernel,
             settings.kernel_start_timeout,
+            self.confinement.starter,
         )
         return ForkServer(spec)
+
+    def _needs(self, languages: Languages) -> Needs:
+        there = [language for language in languages if language.available]
+        python = next((language for language in there if language.name == "python"), None)
+        return Needs(
+            sys.executable if python is None else python.command(Path("unused"))[0],
+            [path for language in there for path in language.files],
+        )
 
 
 async def _until_begun(process: ForkedProcess) -> None:
@@ -304,11 +329,20 @@ def _refused(error: ForkRefused) -> BranchRefused:
     return BranchRefused(f"{error}{way_out}")
 
 
+def _make_socket_dir(above: Path, owner: tuple[int, int]) -> Path:
+    """A folder of `owner` in one that is ours: nobody else can put another in its place."""
+    above.chmod(0o711)
+    folder = above / _SOCKET_DIR
+    folder.mkdir(0o700)
+    os.chown(folder, *owner)
+    return folder
+
+
 def _make_runtime_dir(settings: Settings) -> Path:
     parent = settings.runtime_parent
     parent.mkdir(parents=True, exist_ok=True)
     runtime_dir = Path(tempfile.mkdtemp(prefix="ka-", dir=parent))
-    longest = len(str(runtime_dir / ("x" * 16))) + 2
+    longest = len(str(runtime_dir / _SOCKET_DIR / ("x" * 16))) + 2
     if longest > _LONGEST_SOCKET_PATH:
         runtime_dir.rmdir()
         raise ConfigurationError(

@@ -47,11 +47,9 @@ class KernelMemory:
         self._kills_told = 0
 
     @property
-    def joining(self) -> dict[str, str]:
-        """What a process that is forked needs to join the group by itself, if it can."""
-        if self.group is None or self.group.join_file is None:
-            return {}
-        return {"group": str(self.group.join_file)}
+    def join_file(self) -> Path | None:
+        """Where a process that is forked joins the group by itself, if it can."""
+        return None if self.group is None else self.group.join_file
 
     async def admit(self, pid: int) -> None:
         """Put a process into the group that has not joined by itself; it runs on meanwhile."""

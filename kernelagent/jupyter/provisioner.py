@@ -69,7 +69,11 @@ class PlainProvisioner(_Base):  # type: ignore[misc]
         # The kernel ends with us: ours by the parent-death signal, others by polling.
         env = {**kwargs["env"], "JPY_PARENT_PID": str(os.getpid())}
         self.child = ChildProcess.start(
-            cmd, env=env, cwd=Path(kwargs["cwd"]), marker=self.kernel_id
+            cmd,
+            env=env,
+            cwd=Path(kwargs["cwd"]),
+            marker=self.kernel_id,
+            starter=kwargs["starter"],
         )
         await kwargs["memory"].admit(self.child.pid)
         info: KernelConnectionInfo = kwargs.get("connection_info", {})
@@ -155,15 +159,16 @@ class ForkProvisioner(PlainProvisioner):
             "cwd": str(kwargs["cwd"]) if self._fresh else None,
             "force": self._force,
             "driver": kwargs["driver"],
-            **memory.joining,
         }
         listeners = {name: sock.fileno() for name, sock in self._listeners.items()}
         try:
-            self.child = await self._origin.fork(content, listeners, timeout=kwargs["timeout"])
+            self.child = await self._origin.fork(
+                content, listeners, join_file=memory.join_file, timeout=kwargs["timeout"]
+            )
         finally:
             self._close_listeners()
         self.source = self.child.source if self._branchable else None
-        if not memory.joining:
+        if memory.join_file is None:
             await memory.admit(self.child.pid)
         info: KernelConnectionInfo = kwargs.get("connection_info", {})
         return info

@@ -12,6 +12,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernelagent.beneath import give_to_owner_of, make_beneath
+
 log = logging.getLogger(__name__)
 
 _FOLDER = (".kernelagent", "outputs")
@@ -137,6 +139,8 @@ class Spill:
         descriptor = os.open(name, flags, 0o644, dir_fd=self._directory)
         facts = os.fstat(descriptor)
         if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
+            if facts.st_size == 0 and self._directory is not None:
+                give_to_owner_of(self._directory, descriptor)
             return descriptor
         os.close(descriptor)
         raise OSError(errno.EPERM, f"{name} is not a file of ours")
@@ -151,20 +155,13 @@ def _make_run_folder(workspace: Path, name: str) -> int:
     folder = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for part in _FOLDER:
-            above, folder = folder, _make_beneath(folder, part)
+            above, folder = folder, make_beneath(folder, part)
             os.close(above)
-        run = _make_beneath(folder, name)
+        run = make_beneath(folder, name)
         _prune(folder)
         return run
     finally:
         os.close(folder)
-
-
-def _make_beneath(folder: int, name: str) -> int:
-    """A descriptor of `name` in `folder`, made if missing; a link is refused."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(name, 0o755, dir_fd=folder)
-    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
 
 
 def _prune(folder: int) -> None:

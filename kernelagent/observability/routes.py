@@ -216,6 +216,7 @@ def _info(request: Request) -> dict[str, Any]:
             "terminals": settings.max_terminals,
             "job_log_bytes": settings.job_log_bytes,
         },
+        "isolation": engine.confinement.facts,
         "endpoints": _endpoints(request.app),
         "features": features(engine),
     }

@@ -125,6 +125,7 @@ class TerminalService:
             engine.settings.interrupt_grace,
             scrollback,
             patience,
+            engine.confinement.starter,
         )
 
     def _environment(self, wanted: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kernelagent.errors import InvalidRequest, TerminalInputFull, TerminalStartFailed
-from kernelagent.process import ChildProcess, ExitStatus
+from kernelagent.process import PLAIN, ChildProcess, ExitStatus, Starter
 from kernelagent.terminal.pty import Pty
 from kernelagent.terminal.scrollback import Scrollback
 
@@ -56,6 +56,7 @@ class TerminalSpec:
     grace: float
     scrollback: int | None = None
     patience: float = math.inf
+    starter: Starter = PLAIN
 
 
 class View:
@@ -148,6 +149,7 @@ class Terminal:
                 cwd=spec.cwd,
                 marker=spec.id,
                 terminal=pty.program_end,
+                starter=spec.starter,
             )
         except (OSError, ValueError) as error:
             pty.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Server, start_server_by, stop_server
+from tests.conftest import Server, start_server, stop_server
 from tests.runs import client_of
 
 UPLOAD_LIMIT = 4 * 2**20
@@ -82,7 +83,9 @@ def files_server(
         "KERNELAGENT_FILE_ROOTS": f"{root / 'other'},{root / 'mounts'}",
         **(environment or {}),
     }
-    running = start_server_by(prefix, root / "workspace", root / "state", settings)
+    running = start_server(
+        root / "workspace", root / "state", python=(*prefix, sys.executable), **settings
+    )
     try:
         yield running
     finally:

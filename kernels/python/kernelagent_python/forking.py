@@ -3,13 +3,14 @@
 The server asks over a SOCK_SEQPACKET socket, one JSON object per packet, descriptors beside it:
 
     {"op": "kernel" | "park", "info", "connection_file", "marker", "env", "cwd", "force",
-     "group", "descriptors": [names]}            names of the descriptors, in their order
+     "descriptors": [names]}                     names of the descriptors, in their order
     {"op": "forked", "pid"}                      the answer, with a process descriptor beside it
     {"op": "refused", "code", "reason"}          or this; nothing was made
     {"op": "begun"}                              a parked process, once it stands by itself
 
-The descriptors are `channel` (the child's own such socket), `lifeline`, `stderr`, and the listening
-sockets `shell`, `iopub`, `stdin`, `control`, `hb` of a kernel.
+The descriptors are `channel` (the child's own such socket), `lifeline`, `stderr`, `group` (where it
+joins a memory group, if there is one), and the listening sockets `shell`, `iopub`, `stdin`,
+`control`, `hb` of a kernel.
 """
 
 from __future__ import annotations
@@ -192,19 +193,20 @@ def begin_life(request: Request, marker: Marker) -> None:
     stderr = request.descriptors.pop("stderr")
     os.dup2(stderr, 2)
     os.close(stderr)
-    _join_group(request.content.get("group"))
+    _join_group(request.descriptors.pop("group", None))
     _hang_on(request.descriptors["lifeline"])
 
 
-def _join_group(path: str | None) -> None:
+def _join_group(descriptor: int | None) -> None:
     # Quick only as long as there is one thread, and what is touched from now on counts.
-    if path is None:
+    if descriptor is None:
         return
     try:
-        with open(path, "w", encoding="ascii") as file:  # noqa: PTH123 - strings all along
-            file.write("0")
+        os.write(descriptor, b"0")
     except OSError as error:
         os.write(2, f"the memory group cannot be joined: {error}\n".encode())
+    finally:
+        os.close(descriptor)
 
 
 def _hang_on(lifeline: int) -> None:

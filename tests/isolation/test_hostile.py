@@ -1,0 +1,184 @@
+"""A hostile program, run in every way that a program can be run, gets at nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kernelagent.isolation.confinement import UNUSED_ID
+from tests.conftest import SECRET, Server
+from tests.isolation.conftest import Place
+from tests.jobs.jobs import ended, follow, get, output, post
+
+HOSTILE = Path(__file__).with_name("hostile.py")
+WAYS_IN = ["code", "command", "job"]
+
+
+def target_of(server: Server, place: Place, kind: str) -> list[Any]:
+    state = server.workspace.parent / "var" / "state"
+    key = state / "kernelagent.db"
+    assert key.exists()
+    return [
+        server.process.pid,
+        str(state),
+        str(key),
+        SECRET,
+        # Whoever is root needs no such program.
+        "" if kind.startswith("root") else str(place.privileged),
+    ]
+
+
+async def run_hostile(server: Server, way: str, target: list[Any], python: Path) -> dict[str, str]:
+    """What the program has achieved."""
+    program = server.workspace / "hostile.py"
+    program.write_text(HOSTILE.read_text())
+    program.chmod(0o644)
+    if way == "code":
+        code = (
+            "import json, runpy\n"
+            f"hostile = runpy.run_path({str(program)!r})\n"
+            f"print(json.dumps(hostile['attack'](*{target!r})))"
+        )
+        answer = await post(server, "/execute", code=code, timeout=60)
+        told = answer["stdout"]
+    else:
+        args = [str(program), json.dumps(target)]
+        asked = {"command": str(python), "args": args, "timeout": 60}
+        if way == "command":
+            told = (await post(server, "/commands/run", **asked))["stdout"]
+        else:
+            job_id = (await post(server, "/commands/background", **asked))["process_id"]
+            await ended(server, job_id)
+            told = output(await follow(server, job_id)).decode()
+    result: dict[str, str] = json.loads(told[told.index("{") : told.rindex("}") + 1])
+    return result
+
+
+def worked(result: dict[str, str]) -> set[str]:
+    return {name for name, told in result.items() if told == "worked"}
+
+
+def layers_of(facts: dict[str, Any]) -> dict[str, str]:
+    return {layer["name"]: layer["state"] for layer in facts["isolation"]["layers"]}
+
+
+# What is told to be missing there; container engines see to the disks and the system themselves.
+KNOWN = {
+    "ordinary user in a container": {"list_state", "change_modes"},
+    "root in a container": {
+        "list_state",
+        "change_modes",
+        "read_a_disk",
+        "have_the_system_run_a_program",
+        "write_settings_of_the_system",
+        "leave_its_memory_group",
+    },
+}
+
+
+@pytest.mark.parametrize("way", WAYS_IN)
+async def test_no_way_leads_to_the_service(
+    guarded: Server, place: Place, kind: str, way: str
+) -> None:
+    result = await run_hostile(guarded, way, target_of(guarded, place, kind), place.python)
+
+    assert len(result) > 35
+    assert worked(result) - KNOWN.get(kind, set()) == set()
+    assert "ended" not in result.values()
+
+
+async def test_the_layers_in_force_are_told(guarded: Server, kind: str) -> None:
+    facts = await get(guarded, "/info")
+
+    states = layers_of(facts)
+    user, _, contained = kind.partition(" in a ")
+    others = {"another user": "active", "root": "missing", "ordinary user": "unneeded"}
+    assert states.pop("user") == others[user]
+    assert states.pop("cover") == (
+        "active" if not contained else "unneeded" if user == "another user" else "missing"
+    )
+    assert states == dict.fromkeys(
+        ("memory", "privileges", "capabilities", "landlock", "seccomp"), "active"
+    )
+    assert all(layer["detail"] for layer in facts["isolation"]["layers"])
+    assert facts["isolation"]["user"] == (UNUSED_ID if user == "another user" else None)
+
+
+async def test_without_isolation_many_ways_lead_to_it(
+    open_server: Server, place: Place, kind: str
+) -> None:
+    """That the others find none proves something only if there are some."""
+    if kind.endswith("container"):
+        pytest.skip("it is the same there")
+    target = target_of(open_server, place, kind)
+    result = await run_hostile(open_server, "command", target, place.python)
+
+    ways = {
+        "read_environ",
+        "read_memory",
+        "open_memory_for_writing",
+        "trace",
+        "read_by_process_vm",
+        "write_by_process_vm",
+        "see_descriptors",
+        "open_descriptors",
+        "take_descriptors",
+        "enter_its_root",
+        "enter_its_directory",
+        "read_key_through_its_root",
+        "signal_it",
+        "stop_it",
+        "signal_its_thread",
+        "queue_a_signal",
+        "signal_by_descriptor",
+        "signal_its_group",
+        "limit_it",
+        "list_state",
+        "read_key",
+        "read_key_through_own_root",
+        "read_key_by_link",
+        "link_key",
+        "write_state",
+        "overwrite_key",
+        "change_modes",
+        "move_state",
+        "move_parent_of_state",
+    }
+    if kind == "ordinary user":
+        ways |= {"become_root"}
+    else:
+        ways |= {
+            "enter_its_namespaces",
+            "bind_state_elsewhere",
+            "open_by_handle",
+            "make_a_disk",
+            "have_the_system_run_a_program",
+            "write_settings_of_the_system",
+        }
+    assert ways - worked(result) == set()
+    assert set(layers_of(await get(open_server, "/info")).values()) == {"missing"}
+
+
+async def test_the_secret_is_gone_from_the_environment_of_the_service(
+    guarded: Server, open_server: Server
+) -> None:
+    for server in (guarded, open_server):
+        environ = Path(f"/proc/{server.process.pid}/environ").read_bytes()
+        assert b"PATH=" in environ
+        assert SECRET.encode() not in environ
+
+
+async def test_who_kills_everything_kills_only_what_runs(guarded: Server, kind: str) -> None:
+    if kind.startswith("root"):
+        pytest.skip("if it failed, it would end more than the service")
+    answer = await post(guarded, "/commands/run", command="kill -9 -1; echo alive", timeout=10)
+    assert answer["exit_code"] in (0, 137)
+    # The spawner and the fork server of that user have gone with it: they come back.
+    answer = await post(guarded, "/commands/run", command="echo fine")
+    assert answer["stdout"] == "fine\n"
+    answer = await post(guarded, "/execute", code="print(6 * 7)", timeout=60)
+    assert answer["stdout"] == "42\n"
+    assert guarded.process.poll() is None

@@ -1,0 +1,375 @@
+"""The spawner starts processes as the service itself would, and can be lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kernelagent.environment import Environment
+from kernelagent.errors import ConfigurationError
+from kernelagent.isolation.confinement import Confinement, Needs
+from kernelagent.isolation.spawner import ACTIVE, MISSING, Request, pack, unpack
+from kernelagent.isolation.spawning import Spawner
+from kernelagent.process import PLAIN, ChildProcess, Starter
+from kernelagent.settings import Settings
+
+ENV = {"PATH": os.defpath}
+NEEDS = Needs(sys.executable, [])
+
+
+@pytest.fixture
+async def confinement(settings: Settings) -> AsyncIterator[Confinement]:
+    settings.workspace.mkdir()
+    opened = Confinement(settings)
+    await opened.open(NEEDS, Environment())
+    yield opened
+    await opened.close()
+
+
+async def output_of(
+    starter: Starter, *argv: str, env: Mapping[str, str] = ENV, cwd: Path = Path("/")
+) -> str:
+    """What a program prints, which ends well."""
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as pipe:
+        child = ChildProcess.start(
+            argv, env=env, cwd=cwd, marker="test", stdout=writer, starter=starter
+        )
+        os.close(writer)
+        printed = await asyncio.to_thread(pipe.read)
+    status = await child.exited
+    assert status.code == 0, child.stderr_tail
+    return printed.decode()
+
+
+def spawner_of(confinement: Confinement) -> psutil.Process:
+    """The one child of ours."""
+    (child,) = psutil.Process().children()
+    assert confinement.starter is confinement
+    return child
+
+
+async def test_processes_are_our_children(confinement: Confinement) -> None:
+    printed = await output_of(confinement, "sh", "-c", "echo $PPID")
+    assert int(printed) == os.getpid()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_lost_spawner_costs_no_command(
+    confinement: Confinement, number: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = spawner_of(confinement)
+    lost.send_signal(number)
+    started = time.monotonic()
+    assert await output_of(confinement, "echo", "one") == "one\n"
+    assert time.monotonic() - started < 5
+    assert await output_of(confinement, "echo", "two") == "two\n"
+    assert confinement.restarts == 1
+    assert not lost.is_running()
+    assert "is replaced" in caplog.text
+    assert spawner_of(confinement).pid != lost.pid
+
+
+async def test_processes_outlive_the_spawner_that_made_them(confinement: Confinement) -> None:
+    child = ChildProcess.start(
+        ["sleep", "60"], env=ENV, cwd=Path("/"), marker="test", starter=confinement
+    )
+    next(c for c in psutil.Process().children() if c.pid != child.pid).kill()
+    await output_of(confinement, "true")
+    assert child.running
+    await child.kill()
+
+
+async def test_a_spawner_that_ends_each_time_is_told(
+    confinement: Confinement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Spawner.wait_until_ready
+
+    def ready_but_dead(self: Spawner) -> object:
+        layers = original(self)
+        os.kill(self.pid, signal.SIGKILL)
+        return layers
+
+    monkeypatch.setattr(Spawner, "wait_until_ready", ready_but_dead)
+    spawner_of(confinement).kill()
+    with pytest.raises(OSError, match="nothing can be started"):
+        await output_of(confinement, "true")
+    monkeypatch.undo()
+    assert await output_of(confinement, "echo", "again") == "again\n"
+
+
+async def test_a_successor_with_fewer_layers_is_refused(
+    confinement: Confinement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Spawner.wait_until_ready
+    monkeypatch.setattr(
+        Spawner,
+        "wait_until_ready",
+        lambda self: [layer._replace(state=MISSING) for layer in original(self)],
+    )
+    spawner_of(confinement).kill()
+    with pytest.raises(OSError, match=r"its successor lacks .*landlock"):
+        await output_of(confinement, "true")
+
+
+async def test_nothing_starts_after_the_end(confinement: Confinement) -> None:
+    await confinement.close()
+    with pytest.raises(OSError, match="shutting down"):
+        await output_of(confinement, "true")
+    assert psutil.Process().children() == []
+
+
+async def test_much_can_be_asked_for(confinement: Confinement) -> None:
+    arguments = ["x" * 1000] * 1500
+    env = {**ENV, **{f"NAME{n}": "é" * 1000 for n in range(100)}}
+    line = 'echo $# ${#NAME99} "$(env | wc -c)"'
+    argv = ("bash", "-c", line, "bash", *arguments)
+    asked = {**env, "LC_ALL": "C.UTF-8"}
+    assert await output_of(confinement, *argv, env=asked) == await output_of(
+        PLAIN, *argv, env=asked
+    )
+
+
+@pytest.mark.parametrize("size", [0, 10, 60_000, 62_000, 100_000])
+def test_a_request_survives_its_way(size: int) -> None:
+    request = Request(b"/", [b"a", b""], [b"", b"x" * size, b""], [b"A=", b"B==\xff"], [0, 7], -1)
+    packet, apart = pack(request)
+    descriptors: list[int] = []
+    if apart:
+        descriptors.append(os.memfd_create("test"))
+        os.write(descriptors[0], apart)
+    assert len(packet) <= 64 * 1024
+    assert unpack(packet, descriptors) == request
+    assert descriptors == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "env", "cwd"),
+    [
+        (["no-such-program"], ENV, "/"),
+        (["/no/such/program"], ENV, "/"),
+        (["/etc"], ENV, "/"),
+        (["/etc/passwd"], ENV, "/"),
+        (["/etc/passwd/x"], ENV, "/"),
+        (["true"], ENV, "/no/such/directory"),
+        (["true"], ENV, "/etc/passwd"),
+        (["true"], {"PATH": "/no/such:/etc/passwd"}, "/"),
+        (["passwd"], {"PATH": "/etc:/no/such"}, "/"),
+        (["x" * 300], ENV, "/"),
+        (["true", "x" * 200_000], ENV, "/"),
+        (["true", *["x" * 1000] * 4000], ENV, "/"),
+        (["true", "a\0b"], ENV, "/"),
+        (["true"], {"A=B": "c"}, "/"),
+        (["true"], {"A": "a\0b"}, "/"),
+    ],
+)
+async def test_what_cannot_be_started_is_told_as_if_we_had_tried(
+    confinement: Confinement, argv: list[str], env: dict[str, str], cwd: str
+) -> None:
+    told = []
+    for starter in (PLAIN, confinement):
+        with pytest.raises((OSError, ValueError)) as caught:
+            ChildProcess.start(argv, env=env, cwd=Path(cwd), marker="test", starter=starter)
+        error = caught.value
+        told.append((type(error), str(error), getattr(error, "filename", None)))
+    assert told[0] == told[1]
+    assert len(psutil.Process().children()) == 1
+
+
+async def test_a_process_has_its_descriptors_and_no_other(confinement: Confinement) -> None:
+    first, second = os.pipe()
+    numbers = [first, second, *(os.dup(first) for _ in range(12))]
+    line = (
+        "import os\n"
+        "names = [f'/proc/self/fd/{n}' for n in range(3, 99)]\n"
+        "print([(name, os.readlink(name)) for name in names if os.path.exists(name)])"
+    )
+    found = []
+    for starter in (PLAIN, confinement):
+        reader, writer = os.pipe()
+        child = ChildProcess.start(
+            ["/usr/bin/env", "python3", "-c", line],
+            env=ENV,
+            cwd=Path("/"),
+            marker="test",
+            stdout=writer,
+            pass_fds=numbers,
+            starter=starter,
+        )
+        os.close(writer)
+        found.append(os.read(reader, 10_000))
+        os.close(reader)
+        await child.exited
+    for number in numbers:
+        os.close(number)
+    assert found[0] == found[1]
+    assert found[0].count(b"pipe:") == len(numbers)
+
+
+async def test_signals_are_as_a_program_expects_them(confinement: Confinement) -> None:
+    argv = ("grep", "^Sig[BIC]", "/proc/self/status")
+    assert await output_of(confinement, *argv) == await output_of(PLAIN, *argv)
+
+
+async def test_a_terminal_becomes_the_controlling_one(confinement: Confinement) -> None:
+    for starter in (PLAIN, confinement):
+        main, terminal = pty.openpty()
+        child = ChildProcess.start(
+            ["sh", "-c", "tty; ps -o tpgid= -p $$; echo $$; exit 7"],
+            env=ENV,
+            cwd=Path("/"),
+            marker="test",
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            terminal=terminal,
+            starter=starter,
+        )
+        name = os.ttyname(terminal)
+        os.close(terminal)
+        assert (await child.exited).code == 7
+        shown = b""
+        with contextlib.suppress(OSError):
+            while data := os.read(main, 1000):
+                shown += data
+        os.close(main)
+        assert shown.decode().split() == [name, str(child.pid), str(child.pid)]
+
+
+async def test_usage_is_that_of_the_program(confinement: Confinement) -> None:
+    child = ChildProcess.start(
+        ["python3", "-c", "x = bytearray(200 << 20); sum(range(3_000_000))"],
+        env=ENV,
+        cwd=Path("/"),
+        marker="test",
+        starter=confinement,
+    )
+    await child.exited
+    assert child.usage is not None
+    seconds, memory = child.usage
+    assert seconds > 0.02
+    assert 200 << 20 < memory < 300 << 20
+
+
+# A makes B, which goes through the steps; what B makes is A's child.
+SLOWLY = """
+import os, sys
+sys.path.append(sys.argv[1])
+from kernelagent.isolation.begin import FAILED, STARTED, Steps
+natively = sys.argv[2] == "natively"
+for paths, cwd in ((["/no/such", "/bin/sh"], "/"), (["/no", "/etc"], "/"), (["/bin/sh"], "/no")):
+    reader, writer = os.pipe()
+    b = os.fork()
+    if b == 0:
+        steps = Steps(writer)
+        steps.add("setsid")
+        steps.add("chdir", cwd.encode())
+        argv = [b"sh", b"-c", b"test $PPID = $A && exit 3"]
+        steps.execute([path.encode() for path in paths], argv, [b"A=%d" % os.getppid()])
+        steps.begin(natively=natively)
+        os._exit(0)
+    os.waitpid(b, 0)
+    os.close(writer)
+    told = b""
+    while piece := os.read(reader, 100):
+        told += piece
+    (pid,) = STARTED.unpack_from(told)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    failed = FAILED.unpack(told[STARTED.size:]) if len(told) > STARTED.size else None
+    print(status, failed)
+"""
+
+
+@pytest.mark.parametrize("how", ["natively", "slowly"])
+def test_both_ways_to_begin_a_process_are_one(how: str) -> None:
+    root = str(Path(__file__).parent.parent.parent)
+    printed = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", SLOWLY, root, how],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert printed.splitlines() == ["3 None", "255 (True, 13)", "255 (False, 2)"]
+
+
+async def test_without_a_spawner_processes_start_all_the_same(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("kernelagent.isolation.spawning._PROGRAM", "raise SystemExit(1)")
+    settings.workspace.mkdir()
+    confinement = Confinement(settings)
+    await confinement.open(NEEDS, Environment())
+    assert await output_of(confinement.starter, "echo", "x") == "x\n"
+    states = {layer.name: layer.state for layer in confinement.layers}
+    assert states.pop("memory") == ACTIVE
+    assert set(states.values()) == {MISSING}
+    assert "a layer of isolation is missing: landlock" in caplog.text
+    await confinement.close()
+    assert psutil.Process().children() == []
+
+
+async def test_what_is_required_and_cannot_be_had_keeps_the_service_from_starting(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kernelagent.isolation.spawning._PROGRAM", "raise SystemExit(1)")
+    settings.workspace.mkdir()
+    confinement = Confinement(settings.model_copy(update={"isolation": "require"}))
+    with pytest.raises(ConfigurationError, match=r"ISOLATION=require, but .*seccomp: "):
+        await confinement.open(NEEDS, Environment())
+    await confinement.close()
+    assert psutil.Process().children() == []
+
+
+async def test_a_spawner_that_hangs_at_its_start_is_not_waited_for(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kernelagent.isolation.spawning._PROGRAM", "import time; time.sleep(100)")
+    monkeypatch.setattr("kernelagent.isolation.spawning._OPENING", 0.3)
+    settings.workspace.mkdir()
+    confinement = Confinement(settings)
+    await confinement.open(NEEDS, Environment())
+    assert confinement.starter is PLAIN
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.parametrize("name", ["workspace", "runtime_dir"])
+async def test_what_is_used_must_not_be_where_the_secrets_are(
+    settings: Settings, name: str
+) -> None:
+    changed = settings.model_copy(update={name: settings.state_dir / "x"})
+    with pytest.raises(ConfigurationError, match="is in the state directory"):
+        await Confinement(changed).open(NEEDS, Environment())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+@pytest.mark.parametrize("wish", ["no-such-user", "0", "5:0", "a:b"])
+async def test_a_user_that_cannot_be_is_refused(settings: Settings, wish: str) -> None:
+    settings.workspace.mkdir()
+    confinement = Confinement(settings.model_copy(update={"sandbox_user": wish}))
+    with pytest.raises(ConfigurationError, match="KERNELAGENT_SANDBOX_USER"):
+        await confinement.open(NEEDS, Environment())
+
+
+async def test_missing_layers_are_logged_with_their_reasons(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    settings.workspace.mkdir()
+    confinement = Confinement(settings.model_copy(update={"sandbox_user": "root"}))
+    await confinement.open(NEEDS, Environment())
+    await confinement.close()
+    assert "layers of isolation in force: memory, privileges, " in caplog.text
+    if os.getuid() == 0:
+        assert "missing: user: KERNELAGENT_SANDBOX_USER is root" in caplog.text
