@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from kernelagent.isolation.confinement import UNUSED_ID
 from tests.conftest import SECRET, Server
 from tests.isolation.conftest import Place
 from tests.jobs.jobs import ended, follow, get, output, post
+from tests.terminal.console import console
 
 HOSTILE = Path(__file__).with_name("hostile.py")
-WAYS_IN = ["code", "command", "job"]
+WAYS_IN = ["code", "command", "job", "terminal"]
 
 
 def target_of(server: Server, place: Place, kind: str) -> list[Any]:
@@ -44,6 +46,12 @@ async def run_hostile(server: Server, way: str, target: list[Any], python: Path)
         )
         answer = await post(server, "/execute", code=code, timeout=60)
         told = answer["stdout"]
+    elif way == "terminal":
+        line = shlex.join([str(python), str(program), json.dumps(target)])
+        async with console(server) as terminal:
+            await terminal.type(f"{line} > told; echo en''d\n")
+            await terminal.until("end\r\n", 90)
+        told = (server.workspace / "told").read_text()
     else:
         args = [str(program), json.dumps(target)]
         asked = {"command": str(python), "args": args, "timeout": 60}
