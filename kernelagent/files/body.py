@@ -28,7 +28,12 @@ class Body:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while self._more:
-            message = await self._receive()
+            try:
+                message = await self._receive()
+            except Exception:
+                # Whoever refused the rest reads on by themselves.
+                self._more = False
+                raise
             if message["type"] == "http.disconnect":
                 self._more = False
                 raise ClientDisconnect

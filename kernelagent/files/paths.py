@@ -28,6 +28,7 @@ _MOST_LINKS = 40
 _LONGEST_PATH = 4096
 _LONGEST_NAME = 255
 _LONGEST_TOLD = 500
+_PROC = Path("/proc")
 
 
 class Identity(NamedTuple):
@@ -92,7 +93,7 @@ class Roots:
     ) -> None:
         self.workspace = str(workspace)
         self._beneath = beneath and kernel.can_openat2()
-        self._closed_paths = [os.path.realpath(path) for path in closed]
+        self._closed_paths = [Path(os.path.realpath(path)) for path in closed]
         self._closed: set[Identity] = set()
         names: dict[tuple[str, ...], tuple[str, ...]] = {}
         for root in (workspace, *roots):
@@ -111,7 +112,7 @@ class Roots:
 
     def close_off(self, path: Path) -> None:
         """Let clients not reach this directory either."""
-        self._closed_paths.append(os.path.realpath(path))
+        self._closed_paths.append(Path(os.path.realpath(path)))
 
     def absolute(self, path: str) -> str:
         """`path` from the root of the file system, links and `..` as they are."""
@@ -144,7 +145,7 @@ class Roots:
 
     def holds_protected(self, directory: Identity) -> bool:
         """Whether a root or a closed directory is this one, or somewhere beneath it."""
-        for path in (*map(str, self.protected), *self._closed_paths):
+        for path in (*self.protected, *self._closed_paths):
             try:
                 descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             except OSError:
@@ -169,7 +170,7 @@ class Roots:
     def _learn_closed(self) -> None:
         for path in self._closed_paths:
             try:
-                self._closed.add(Identity.of(Path(path).stat()))
+                self._closed.add(Identity.of(path.stat()))
             except OSError:
                 continue  # it is not there yet
 
@@ -372,6 +373,6 @@ def ancestors(descriptor: int) -> list[Identity]:
 def _processes() -> int:
     """The device of /proc, whose files tell of processes; -1 if there is none."""
     try:
-        return Path("/proc").stat().st_dev
+        return _PROC.stat().st_dev
     except OSError:
         return -1
