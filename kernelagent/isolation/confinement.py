@@ -220,12 +220,7 @@ class Confinement:
             # Nobody's yet.
             os.chown(workspace, *user)
         reason = problem_of(user, needs, workspace, environment.of_kernel())
-        if reason:
-            return None, reason
-        state = self._settings.state_dir
-        if state.is_dir() and state.stat().st_uid == 0:
-            state.chmod(0o700)
-        return user, ""
+        return (None, reason) if reason else (user, "")
 
     def _give_up(self, reason: str) -> None:
         self._layers = [Layer(name, MISSING, reason) for name in _LAYERS]

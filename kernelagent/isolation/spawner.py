@@ -194,7 +194,6 @@ def enter(orders: Orders) -> list[Layer]:
             "those of the system's own affairs are dropped" if runner == 0 else "all are dropped",
         )
     )
-    # Beneath what the other user may write, the state directory could be moved away.
     others = orders.user is not None and not _within_reach(orders, runner)
     if others and not covered:
         reason = f"the service's files are out of the other user's reach ({cover_layer.detail})"
@@ -251,8 +250,10 @@ def _try_cover(hidden: list[str], runner: int, *, is_root: bool) -> str:
 
 
 def _within_reach(orders: Orders, uid: int) -> bool:
-    """Whether `uid` could move one of the hidden paths away."""
+    """Whether `uid` could enter one of the hidden paths, or move it away."""
     for path in orders.hidden:
+        if os.stat(path).st_mode & 0o007:
+            return True
         above = path
         while above != "/":
             if cover.movable(above, uid):

@@ -34,6 +34,10 @@ def test_a_machine_that_has_everything(tmp_path: Path) -> None:
     assert "started in" in checks["python kernel"]["detail"]
     for name in ("python", "ipykernel", "numpy", "matplotlib", "workspace", "socket paths", "port"):
         assert checks[name]["status"] == "ok"
+    layers = [check["name"] for check in report["checks"] if check["area"] == "isolation"]
+    assert layers == [
+        *("memory", "privileges", "user", "capabilities", "cover", "landlock", "seccomp")
+    ]
     for check in report["checks"]:
         assert bool(check["how"]) is (check["status"] != "ok")
     # To look must not change anything.

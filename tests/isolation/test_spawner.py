@@ -332,6 +332,17 @@ async def test_what_is_required_and_cannot_be_had_keeps_the_service_from_startin
     assert psutil.Process().children() == []
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="others need no other user")
+async def test_one_layer_that_is_missing_is_enough_for_that(settings: Settings) -> None:
+    settings.workspace.mkdir()
+    changes = {"isolation": "require", "sandbox_user": "root"}
+    confinement = Confinement(settings.model_copy(update=changes))
+    with pytest.raises(ConfigurationError, match="user: KERNELAGENT_SANDBOX_USER is root"):
+        await confinement.open(NEEDS, Environment())
+    await confinement.close()
+    assert psutil.Process().children() == []
+
+
 async def test_a_spawner_that_hangs_at_its_start_is_not_waited_for(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
