@@ -118,7 +118,7 @@ class RunningProcess:
             await asyncio.shield(self.exited)
         finally:
             pinned, self._pinned = self._pinned, []
-            await asyncio.to_thread(_kill_pinned, pinned)
+            await asyncio.to_thread(kill_pinned, pinned)
         await asyncio.to_thread(kill_marked, self._marker)
 
     def collect(self) -> None:
@@ -338,7 +338,7 @@ def _descendants(pid: int) -> list[int]:
     return pinned
 
 
-def _kill_pinned(pinned: list[int]) -> None:
+def kill_pinned(pinned: list[int]) -> None:
     """Kill what the descriptors hold, wait until it has ended, and close them."""
     deadline = time.monotonic() + _KILL_TIMEOUT
     for pidfd in pinned:

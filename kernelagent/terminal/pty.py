@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import termios
 from collections.abc import Callable
 from pathlib import Path
+
+from kernelagent.process import kill_pinned
 
 # The kernel hands out a page at a time.
 _PAGE = 64 * 1024
@@ -119,23 +120,24 @@ class Pty:
                 self._loop.remove_writer(self._ours)
 
     def kill_users(self) -> None:
-        """Kill whoever has the program's end as a standard stream, whatever its parent and group.
+        """End whoever has the program's end as a standard stream, whatever its parent and group.
 
         Those that changed their environment too are found in no other way. Blocks on /proc, so it
         is called in a thread.
         """
         ours = os.fstat(self.program_end)
         wanted = (ours.st_dev, ours.st_ino)
+        users = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             with contextlib.suppress(OSError):
                 pidfd = os.pidfd_open(int(entry.name))
-                try:
-                    if any(_is(entry / "fd" / name, wanted) for name in ("0", "1", "2")):
-                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                finally:
+                if any(_is(entry / "fd" / name, wanted) for name in ("0", "1", "2")):
+                    users.append(pidfd)
+                else:
                     os.close(pidfd)
+        kill_pinned(users)
 
 
 def _is(path: Path, wanted: tuple[int, int]) -> bool:
