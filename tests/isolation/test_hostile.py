@@ -180,5 +180,5 @@ async def test_who_kills_everything_kills_only_what_runs(guarded: Server, kind: 
     answer = await post(guarded, "/commands/run", command="echo fine")
     assert answer["stdout"] == "fine\n"
     answer = await post(guarded, "/execute", code="print(6 * 7)", timeout=60)
-    assert answer["stdout"] == "42\n"
+    assert answer["stdout"] == "42\n", answer
     assert guarded.process.poll() is None
