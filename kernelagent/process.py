@@ -246,10 +246,12 @@ class ChildProcess(RunningProcess):
         """Start `argv` as the leader of a new session; raises OSError, ValueError.
 
         Without descriptors for them, stdin (-1 is none) and stdout are the null device, and of
-        stderr the last 16 KiB are kept. `terminal`, one of the descriptors, becomes the controlling
-        terminal. Called on the loop's own thread: the child may ask to be killed when the thread
+        stderr the last 16 KiB are kept. `terminal`, the program's end of a pseudo-terminal, becomes
+        all three and the session's controlling terminal. Called on the loop's own thread: the child may ask to be killed when the thread
         that started it ends.
         """
+        if terminal is not None:
+            stdin = stdout = stderr = terminal
         descriptors = {number: number for number in pass_fds}
         given = {0: stdin, 1: stdout, 2: stderr}
         descriptors |= {

@@ -245,9 +245,6 @@ async def test_a_terminal_becomes_the_controlling_one(confinement: Confinement) 
             env=ENV,
             cwd=Path("/"),
             marker="test",
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
             terminal=terminal,
             starter=starter,
         )
