@@ -65,7 +65,7 @@ class Confinement:
     @property
     def owner(self) -> tuple[int, int] | None:
         """Another user and group that everything runs as, and that its files shall belong to."""
-        return None if self._orders is None or self._spawner is None else self._orders.user
+        return None if self._orders is None else self._orders.user
 
     @property
     def layers(self) -> list[Layer]:

@@ -92,7 +92,7 @@ def _make_python(folder: Path) -> Path:
 Starter = Callable[..., Server]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start(place: Place) -> Iterator[Starter]:
     """Starts a server as one of three kinds; each ends with the tests."""
     running: list[Server] = []
@@ -131,18 +131,18 @@ KINDS = [
 ]
 
 
-@pytest.fixture(scope="session", params=KINDS)
+@pytest.fixture(scope="module", params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def guarded(start: Starter, kind: str) -> Server:
     """A server of each kind, with all the isolation that it can have."""
     return start(kind)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def open_server(start: Starter, kind: str) -> Server:
     """The same without isolation."""
     return start(kind, KERNELAGENT_ISOLATION="off")

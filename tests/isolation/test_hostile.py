@@ -187,6 +187,9 @@ async def test_who_kills_everything_kills_only_what_runs(guarded: Server, kind: 
     # The spawner and the fork server of that user have gone with it: they come back.
     answer = await post(guarded, "/commands/run", command="echo fine")
     assert answer["stdout"] == "fine\n"
+    # Whoever had a kernel is told that it has died, and has another one.
     answer = await post(guarded, "/execute", code="print(6 * 7)", timeout=60)
-    assert answer["stdout"] == "42\n"
+    if answer["outcome"] == "kernel_died":
+        answer = await post(guarded, "/execute", code="print(6 * 7)", timeout=60)
+    assert answer["stdout"] == "42\n", answer
     assert guarded.process.poll() is None

@@ -28,9 +28,23 @@ from kernelagent.settings import Settings
 ENV = {"PATH": os.defpath}
 NEEDS = Needs(sys.executable, [])
 
+# Children of this process that other tests have left running.
+_others: set[psutil.Process] = set()
+
+
+@pytest.fixture(autouse=True)
+def _know_others() -> None:
+    _others.clear()
+    _others.update(psutil.Process().children())
+
+
+def children() -> list[psutil.Process]:
+    """Our children that came with this test, zombies included."""
+    return [child for child in psutil.Process().children() if child not in _others]
+
 
 @pytest.fixture
-async def confinement(settings: Settings) -> AsyncIterator[Confinement]:
+async def confinement(settings: Settings, _know_others: None) -> AsyncIterator[Confinement]:
     settings.workspace.mkdir()
     opened = Confinement(settings)
     await opened.open(NEEDS, Environment())
@@ -56,7 +70,7 @@ async def output_of(
 
 def spawner_of(confinement: Confinement) -> psutil.Process:
     """The one child of ours."""
-    (child,) = psutil.Process().children()
+    (child,) = children()
     assert confinement.starter is confinement
     return child
 
@@ -86,7 +100,7 @@ async def test_processes_outlive_the_spawner_that_made_them(confinement: Confine
     child = ChildProcess.start(
         ["sleep", "60"], env=ENV, cwd=Path("/"), marker="test", starter=confinement
     )
-    next(c for c in psutil.Process().children() if c.pid != child.pid).kill()
+    next(c for c in children() if c.pid != child.pid).kill()
     await output_of(confinement, "true")
     assert child.running
     await child.kill()
@@ -128,7 +142,7 @@ async def test_nothing_starts_after_the_end(confinement: Confinement) -> None:
     await confinement.close()
     with pytest.raises(OSError, match="shutting down"):
         await output_of(confinement, "true")
-    assert psutil.Process().children() == []
+    assert children() == []
 
 
 async def test_much_can_be_asked_for(confinement: Confinement) -> None:
@@ -185,7 +199,7 @@ async def test_what_cannot_be_started_is_told_as_if_we_had_tried(
         error = caught.value
         told.append((type(error), str(error), getattr(error, "filename", None)))
     assert told[0] == told[1]
-    assert len(psutil.Process().children()) == 1
+    assert len(children()) == 1
 
 
 async def test_a_process_has_its_descriptors_and_no_other(confinement: Confinement) -> None:
@@ -231,9 +245,6 @@ async def test_a_terminal_becomes_the_controlling_one(confinement: Confinement) 
             env=ENV,
             cwd=Path("/"),
             marker="test",
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
             terminal=terminal,
             starter=starter,
         )
@@ -317,7 +328,7 @@ async def test_without_a_spawner_processes_start_all_the_same(
     assert set(states.values()) == {MISSING}
     assert "a layer of isolation is missing: landlock" in caplog.text
     await confinement.close()
-    assert psutil.Process().children() == []
+    assert children() == []
 
 
 async def test_what_is_required_and_cannot_be_had_keeps_the_service_from_starting(
@@ -329,7 +340,7 @@ async def test_what_is_required_and_cannot_be_had_keeps_the_service_from_startin
     with pytest.raises(ConfigurationError, match=r"ISOLATION=require, but .*seccomp: "):
         await confinement.open(NEEDS, Environment())
     await confinement.close()
-    assert psutil.Process().children() == []
+    assert children() == []
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="others need no other user")
@@ -340,7 +351,7 @@ async def test_one_layer_that_is_missing_is_enough_for_that(settings: Settings) 
     with pytest.raises(ConfigurationError, match="user: KERNELAGENT_SANDBOX_USER is root"):
         await confinement.open(NEEDS, Environment())
     await confinement.close()
-    assert psutil.Process().children() == []
+    assert children() == []
 
 
 async def test_a_spawner_that_hangs_at_its_start_is_not_waited_for(
@@ -352,7 +363,7 @@ async def test_a_spawner_that_hangs_at_its_start_is_not_waited_for(
     confinement = Confinement(settings)
     await confinement.open(NEEDS, Environment())
     assert confinement.starter is PLAIN
-    assert psutil.Process().children() == []
+    assert children() == []
 
 
 @pytest.mark.parametrize("name", ["workspace", "runtime_dir"])
