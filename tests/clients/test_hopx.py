@@ -6,6 +6,11 @@ they send, in tests/execution/test_sockets.py.
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +19,7 @@ from hopx_ai import AsyncSandbox, Sandbox
 from hopx_ai._async_agent_client import AsyncAgentHTTPClient
 from hopx_ai.errors import HopxError
 
+from tests.clients.control_plane import SANDBOX_ID, control_plane
 from tests.conftest import Server
 
 
@@ -152,3 +158,61 @@ async def test_statistics_of_the_cache_and_clearing_it_asynchronously(server: Se
         assert (await sandbox.cache.stats())["count"] == 0
     finally:
         await sandbox._agent_client.close()
+
+
+_LINES = "for n in range(1000): print(n, flush=n % 100 == 0)"
+_PRINTED = "".join(f"{n}\n" for n in range(1000))
+
+
+def text_of(messages: list[dict[str, Any]]) -> str:
+    return "".join(message["data"] for message in messages if message["type"] == "stdout")
+
+
+async def test_streams(server: Server) -> None:
+    with control_plane(server) as url:
+        sandbox = Sandbox(SANDBOX_ID, api_key="any", base_url=url)
+        messages = [
+            message
+            async for message in sandbox.run_code_stream(_LINES, working_dir=str(server.workspace))
+        ]
+        await asyncio.to_thread(sandbox._client.close)
+    assert text_of(messages) == _PRINTED
+    assert messages[-1]["type"] == "complete"
+
+
+async def test_streams_and_sessions_asynchronously(server: Server) -> None:
+    with control_plane(server) as url:
+        sandbox = AsyncSandbox(SANDBOX_ID, api_key="any", base_url=url)
+        messages = []
+        async for message in sandbox.run_code_stream(_LINES, working_dir=str(server.workspace)):
+            messages.append(message)
+        sessions = await sandbox.get_jupyter_sessions()
+        if sandbox._agent_client is not None:
+            await sandbox._agent_client.close()
+        await sandbox._client.close()
+    assert text_of(messages) == _PRINTED
+    assert "default-python" in [session["id"] for session in sessions]
+
+
+def test_the_javascript_client(server: Server) -> None:
+    script = Path(__file__).parent / "javascript" / "code.mjs"
+    with control_plane(server) as url:
+        done = subprocess.run(
+            ["node", script, url, server.workspace],
+            env={**os.environ, "NO_PROXY": "127.0.0.1,localhost"},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)
+    assert (got["code"]["success"], got["code"]["stdout"]) == (True, "42\n")
+    assert "ZeroDivisionError" in got["failed"]["stderr"]
+    assert got["javascript"]["stdout"] == "[ 2, 4 ]\n"
+    assert "42" in json.dumps(got["ipython"])
+    assert text_of(got["streamed"]) == _PRINTED
+    assert "default-python" in [session["id"] for session in got["sessions"]]
+    assert (got["variable"], got["missing"]) == ("yes", "none")
+    assert got["stats"]["cache"]["max_size"] > 0
+    assert got["cleared"]["success"] is True

@@ -242,6 +242,8 @@ async def test_the_published_asynchronous_client(server: Server) -> None:
             assert await sandbox.env.get_all() == {"A": "1", "B": "2"}
             await sandbox.env.delete("A")
             assert await sandbox.env.get_all() == {"B": "2"}
+            await sandbox.env.set("C", "3")
+            assert await sandbox.env.get("C") == "3"
             result = await sandbox.commands.run("echo $B", working_dir=str(server.workspace))
             assert (result.stdout, result.exit_code, result.success) == ("2\n", 0, True)
         finally:
