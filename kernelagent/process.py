@@ -247,8 +247,8 @@ class ChildProcess(RunningProcess):
 
         Without descriptors for them, stdin (-1 is none) and stdout are the null device, and of
         stderr the last 16 KiB are kept. `terminal`, the program's end of a pseudo-terminal, becomes
-        all three and the session's controlling terminal. Called on the loop's own thread: the child may ask to be killed when the thread
-        that started it ends.
+        all three and the session's controlling terminal. Called on the loop's own thread: the child
+        may ask to be killed when the thread that started it ends.
         """
         if terminal is not None:
             stdin = stdout = stderr = terminal
