@@ -216,11 +216,20 @@ class Confinement:
             return None, "the service has not the capabilities SETUID and SETGID"
         user = find_user(wish)
         workspace = self._settings.workspace
-        if workspace.stat().st_uid != user[0] and not any(workspace.iterdir()):
-            # Nobody's yet.
-            os.chown(workspace, *user)
-        reason = problem_of(user, needs, workspace, environment.of_kernel())
-        return (None, reason) if reason else (user, "")
+        facts = workspace.stat()
+        is_nobodys = facts.st_uid != user[0] and not any(workspace.iterdir())
+        try:
+            if is_nobodys:
+                os.chown(workspace, *user)
+            reason = problem_of(user, needs, workspace, environment.of_kernel())
+        except OSError as error:
+            # In a container that has a few users only, this one does not exist.
+            reason = f"user {user[0]} cannot be given the workspace: {error.strerror}"
+        if not reason:
+            return user, ""
+        if is_nobodys:
+            os.chown(workspace, facts.st_uid, facts.st_gid)
+        return None, reason
 
     def _give_up(self, reason: str) -> None:
         self._layers = [Layer(name, MISSING, reason) for name in _LAYERS]

@@ -224,7 +224,7 @@ async def _cancel_later(task: asyncio.Task[None]) -> None:
 
 
 @pytest.fixture
-def limited_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def limited_server(tmp_path: Path) -> Iterator[Server]:
     """A server whose user may have ten inotify watches and four instances."""
     limits = "; ".join(
         f"echo {limit} > /proc/sys/user/max_inotify_{name}"
@@ -233,14 +233,12 @@ def limited_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     probe = subprocess.run(["unshare", "-Ur", "sh", "-c", limits], check=False, capture_output=True)
     if probe.returncode:
         pytest.skip("no user namespaces here")
-    wrapper = tmp_path / "python"
-    wrapper.write_text(
-        f'#!/bin/sh\nexec unshare -Ur sh -c \'{limits}; exec {sys.executable} "$@"\' sh "$@"\n'
+    running = start_server(
+        tmp_path / "workspace",
+        tmp_path / "state",
+        python=("unshare", "-Ur", "sh", "-c", f'{limits}; exec "$@"', "sh", sys.executable),
+        KERNELAGENT_POOL_IDLE="0",
     )
-    wrapper.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(wrapper))
-    running = start_server(tmp_path / "workspace", tmp_path / "state", KERNELAGENT_POOL_IDLE="0")
-    monkeypatch.undo()
     try:
         yield running
     finally:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from kernelagent.isolation import landlock, seccomp
+from tests.conftest import start_server, stop_server
+from tests.jobs.jobs import get, post
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -306,3 +308,25 @@ print(json.dumps([before, privileges.memory_is_hidden()]))
 """
     )
     assert told == [False, True]
+
+
+async def test_a_container_that_has_one_user_only(tmp_path: Path) -> None:
+    """Root there, and no other id can be given anything."""
+    alone = ("unshare", "--user", "--map-root-user")
+    if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no user namespaces here")
+    running = start_server(
+        tmp_path / "workspace",
+        tmp_path / "state",
+        python=(*alone, sys.executable),
+        KERNELAGENT_POOL_IDLE="0",
+    )
+    try:
+        facts = await get(running, "/info")
+        user = next(layer for layer in facts["isolation"]["layers"] if layer["name"] == "user")
+        assert user["state"] == "missing"
+        assert user["detail"]
+        answer = await post(running, "/commands/run", command="echo fine > file; cat file")
+        assert answer["stdout"] == "fine\n"
+    finally:
+        stop_server(running)
