@@ -310,15 +310,21 @@ print(json.dumps([before, privileges.memory_is_hidden()]))
     assert told == [False, True]
 
 
+_ALONE = ("unshare", "--user", "--map-root-user")
+
+
+def has_user_namespaces() -> bool:
+    return subprocess.run([*_ALONE, "true"], check=False, capture_output=True).returncode == 0
+
+
 async def test_a_container_that_has_one_user_only(tmp_path: Path) -> None:
     """Root there, and no other id can be given anything."""
-    alone = ("unshare", "--user", "--map-root-user")
-    if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+    if not has_user_namespaces():
         pytest.skip("no user namespaces here")
     running = start_server(
         tmp_path / "workspace",
         tmp_path / "state",
-        python=(*alone, sys.executable),
+        python=(*_ALONE, sys.executable),
         KERNELAGENT_POOL_IDLE="0",
     )
     try:
