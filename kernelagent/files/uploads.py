@@ -15,7 +15,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 from kernelagent.errors import BodyTooLarge, InvalidRequest, MissingParameter
 from kernelagent.files import names
 from kernelagent.files.body import Body
-from kernelagent.files.draft import Draft
+from kernelagent.files.draft import Draft, temporary_name
 from kernelagent.files.paths import Place
 from kernelagent.files.service import DIRECTORY_MODE, FileService
 from kernelagent.files.staging import Staging
@@ -142,7 +142,9 @@ class Form:
 
     def _write(self, data: bytearray) -> None:
         if self._draft is None:
-            with self._service.roots.locate(".", make_mode=DIRECTORY_MODE) as place:
+            # By a name in it: the workspace itself may be seen as one in the directory above.
+            inside = temporary_name()
+            with self._service.roots.locate(inside, make_mode=DIRECTORY_MODE) as place:
                 self._service.sweeper.sweep(place.directory)
                 self._draft = Draft(place.directory)
         self._draft.write(data)
@@ -245,10 +247,10 @@ class Unpacking:
         self._begun.clear()
         if not data:
             raise MissingParameter("a body is required: an archive")
-        staging, place = self._opened()
+        staging, _ = self._opened()
         kind = self._kind or _kind_of(data)
         if kind == "zip":
-            self._draft = Draft(place.directory)
+            self._draft = Draft(staging.parent)
             return data
         self._reader = read_tar(staging)
         next(self._reader)
