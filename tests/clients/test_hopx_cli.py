@@ -147,3 +147,25 @@ def test_a_command_in_a_terminal(hopx: CommandLine) -> None:
     assert "42" in printed
     assert "/dev/pts/" in printed
     assert str(hopx.server.workspace) in printed
+
+
+def test_files(hopx: CommandLine) -> None:
+    folder = "/workspace/from-cli"
+    local = hopx.home / "local.bin"
+    local.write_bytes(bytes(range(256)))
+    hopx.run("files", "write", SANDBOX_ID, f"{folder}/a.txt", "--data", "one\ntwo\n")
+    hopx.run("files", "upload", SANDBOX_ID, str(local), f"{folder}/b.bin")
+
+    assert hopx.run("files", "read", SANDBOX_ID, f"{folder}/a.txt").endswith("one\ntwo\n")
+    listed = hopx.run("files", "list", SANDBOX_ID, folder)
+    assert "a.txt" in listed
+    assert "b.bin" in listed
+    assert "b.bin" in hopx.run("files", "info", SANDBOX_ID, f"{folder}/b.bin")
+    back = hopx.home / "back.bin"
+    hopx.run("files", "download", SANDBOX_ID, f"{folder}/b.bin", str(back))
+    assert back.read_bytes() == bytes(range(256))
+    real = hopx.directory() / "from-cli"
+    assert sorted(path.name for path in real.iterdir()) == ["a.txt", "b.bin"]
+    hopx.run("files", "delete", SANDBOX_ID, folder, "--force")
+    assert not real.exists()
+    hopx.run("files", "read", SANDBOX_ID, f"{folder}/a.txt", ok=False)
