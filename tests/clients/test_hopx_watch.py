@@ -99,9 +99,14 @@ async def test_the_javascript_client(server: Server, tmp_path: Path) -> None:
         )
         assert node.stdout is not None
         assert node.stdin is not None
-        assert await node.stdout.readline() == b"watching\n"
-        await until_on(server, tmp_path)
-        output, _ = await asyncio.wait_for(node.communicate(b"go\n"), 60)
+        try:
+            assert await node.stdout.readline() == b"watching\n"
+            await until_on(server, tmp_path)
+            output, _ = await asyncio.wait_for(node.communicate(b"go\n"), 60)
+        finally:
+            if node.returncode is None:
+                node.kill()
+                await node.wait()
     assert node.returncode == 0
     got = json.loads(output.splitlines()[-1])
     # It loses messages that come in one read, as they do when it is late to read.
