@@ -220,13 +220,25 @@ def _is_python_script(file: str) -> bool:
     return first.startswith(b"#!") and b"python" in first
 
 
+def _command(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()
+    return []
+
+
 def _interrupt_children(host: int, others: set[int]) -> None:
     """Send SIGINT to the child that the host waits for, once it is there, and to those below."""
     deadline = time.monotonic() + _CHILD_APPEARS
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(host)
+        mine = process.cmdline()
         while time.monotonic() < deadline:
-            children = [child for child in process.children() if child.pid not in others]
+            children = [
+                child
+                for child in process.children()
+                # Until it executes its program, the host's own handler takes the signal.
+                if child.pid not in others and _command(child) != mine
+            ]
             for child in children:
                 for one in (child, *child.children(recursive=True)):
                     with contextlib.suppress(psutil.Error):
