@@ -6,10 +6,14 @@ Beyond what every host that speaks JSON lines says, it writes
     {"op": "bytes", "name", "data": base64}     output that is not text
     {"op": "guarded"} | {"op": "unguarded"}     whether SIGINT stops the code
     {"op": "cut"}                               it wants to be stopped by SIGINT
-    {"op": "child", "others": [pid]}            it waits for a child, which is none of the others
-    {"op": "settle"}                            what children wrote so far comes before what follows
+    {"op": "settle", "number", "others": null | [pid]}     it waits until all that it said and then
+                                                all that children wrote is taken; with others, it
+                                                goes on to wait for a child that is none of them
 
-and reads {"op": "interrupt", "id"}, which stops the run with that id while it waits.
+and reads
+
+    {"op": "interrupt", "id"}                   stops the run with that id while it waits
+    {"op": "settled", "number"}
 """
 
 from __future__ import annotations
@@ -19,7 +23,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import select
 import shutil
 import signal
 import sys
@@ -33,13 +36,13 @@ import psutil
 
 from kernelagent_host.host import HostFailed, Listener, Run
 from kernelagent_host.json_driver import JsonDriver
+from kernelagent_host.process import interrupt_tree
 
 _HOST = Path(__file__).resolve().parent / "host" / "main.cjs"
 # Node says that it will wait for a child before it starts it.
-_CHILD_APPEARS = 0.1
-_SETTLES = 0.002
+_CHILD_APPEARS = 0.005
 _INSISTS = 0.1
-_TRIES = 20
+_INSISTS_FOR = 2.0
 
 
 class Driver(JsonDriver):
@@ -50,7 +53,8 @@ class Driver(JsonDriver):
         self._guarded = False
         self._interrupting = False
         self._signalled = False
-        self._taking = False
+        self._beginning = threading.Lock()
+        self._settled = 0
         self._parts: bytearray | None = None
         self._other_children: set[int] | None = None
         self._text: list[str] = []
@@ -79,68 +83,64 @@ class Driver(JsonDriver):
     def take(self, descriptor: int) -> None:
         # The cell's own output comes in messages; what a child wrote came after it.
         if descriptor in self._streams:
+            settled = self._settled
             self._take_messages()
+            if self._settled != settled:
+                # The host goes on: what is there by now may follow what it says next.
+                return
         super().take(descriptor)
 
     def run(self, run: Run) -> None:
-        self._interrupting = self._signalled = False
-        super().run(run)
+        self._interrupting = False
+        with self._beginning:
+            super().run(run)
 
     def interrupt(self) -> None:
-        if not self._run_id:
-            return
-        if not self._taking:
-            self._listen(_SETTLES)
         if not self._run_id:
             return
         self._interrupting = True
         self._write({"op": "interrupt", "id": self._run_id})
         self._signal()
 
-    def _listen(self, seconds: float) -> None:
-        """Take what comes within that time.
-
-        Node ends if SIGINT comes while it changes its handlers, at the end of a guarded part. Code
-        is often interrupted for what it has just said, and often says it at that very end.
-        """
-        deadline = time.monotonic() + seconds
-        while self._messages >= 0 and self._run_id and self._guarded:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return
-            poll = select.poll()
-            poll.register(self._messages, select.POLLIN)
-            if poll.poll(left * 1000):
-                self._take_messages()
-
-    def _insist(self, run_id: int) -> None:
-        """The inspector may swallow SIGINT when it comes at the wrong moment."""
-        for _ in range(_TRIES):
-            time.sleep(_INSISTS)
-            if self._run_id != run_id:
-                return
-            if self._guarded:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self.pid, signal.SIGINT)
-
     def _signal(self) -> None:
-        # At any other time it could end Node.
+        # At any other time it is dropped.
         if self._guarded and self._interrupting and self._run_id:
             self._interrupting = False
-            self._signalled = True
-            super().interrupt()
-            threading.Thread(target=self._insist, args=(self._run_id,), daemon=True).start()
-            if self._other_children is not None:
-                _interrupt_children(self.pid, self._other_children)
+            self._cut()
+
+    def _cut(self) -> None:
+        super().interrupt()
+        threading.Thread(target=self._insist, args=(self._run_id,), daemon=True).start()
+
+    def _insist(self, run_id: int) -> None:
+        """Interrupt the child that the host waits for, and the host again: it may miss a signal.
+
+        The inspector swallows SIGINT when it comes at the wrong moment. A child gets it once.
+        """
+        interrupted: set[psutil.Process] = set()
+        now = last = time.monotonic()
+        end = now + _INSISTS_FOR
+        while now < end:
+            # The next run must not get it.
+            with self._beginning:
+                if self._run_id != run_id:
+                    return
+                if self._guarded and now - last >= _INSISTS:
+                    last = now
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(self.pid, signal.SIGINT)
+                others = self._other_children
+                if others is not None:
+                    interrupted |= _interrupt_children(self.pid, others, interrupted)
+            time.sleep(_CHILD_APPEARS if others is not None and not interrupted else _INSISTS)
+            now = time.monotonic()
 
     def _take_messages(self) -> None:
         if self._messages < 0:
             return
-        self._taking = True
         try:
             super()._take_messages()
         finally:
-            self._taking = False
             self._flush()
 
     def _flush(self) -> None:
@@ -169,7 +169,7 @@ class Driver(JsonDriver):
                 self._signal()
             case "cut":
                 if self._guarded:
-                    super().interrupt()
+                    self._cut()
             case "unguarded":
                 self._guarded = False
                 self._other_children = None
@@ -180,12 +180,13 @@ class Driver(JsonDriver):
                     self._parts += base64.b64decode(message["data"])
             case "whole":
                 self._take_whole()
-            case "child" | "settle":
-                self._other_children = set(message["others"]) if op == "child" else None
-                if self._signalled and self._other_children is not None:
-                    _interrupt_children(self.pid, self._other_children)
+            case "settle":
+                others = message["others"]
+                self._other_children = None if others is None else set(others)
                 for descriptor in list(self._streams):
                     self._take_stream(descriptor)
+                self._settled += 1
+                self._write({"op": "settled", "number": message["number"]})
             case _:
                 super()._handle(message)
 
@@ -226,23 +227,19 @@ def _command(process: psutil.Process) -> list[str]:
     return []
 
 
-def _interrupt_children(host: int, others: set[int]) -> None:
-    """Send SIGINT to the child that the host waits for, once it is there, and to those below."""
-    deadline = time.monotonic() + _CHILD_APPEARS
+def _interrupt_children(
+    host: int, others: set[int], interrupted: set[psutil.Process]
+) -> set[psutil.Process]:
+    """Send SIGINT to the child that the host waits for, if it is there, and to those below.
+
+    Those that were interrupted already are left alone; returns those that are now.
+    """
+    found: set[psutil.Process] = set()
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(host)
         mine = process.cmdline()
-        while time.monotonic() < deadline:
-            children = [
-                child
-                for child in process.children()
-                # Until it executes its program, the host's own handler takes the signal.
-                if child.pid not in others and _command(child) != mine
-            ]
-            for child in children:
-                for one in (child, *child.children(recursive=True)):
-                    with contextlib.suppress(psutil.Error):
-                        one.send_signal(signal.SIGINT)
-            if children:
-                return
-            time.sleep(0.002)
+        for child in process.children():
+            # Until it executes its program, the host's own handler takes the signal.
+            if child.pid not in others and child not in interrupted and _command(child) != mine:
+                found.update(interrupt_tree(child))
+    return found

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,47 @@ def test_a_prompt_can_be_interrupted(host: Host) -> None:
     outcome = host.run(code, interrupt_when=lambda seen: bool(seen.prompts))
     assert outcome.failure.name == "KeyboardInterrupt"
     assert host.run("1").text == "1"
+
+
+def test_a_prompt_is_interrupted_however_often(host: Host) -> None:
+    host.ask = lambda prompt, **_: host.outcome.prompts.append((prompt, False))  # type: ignore[method-assign]
+    assert host.run("let kept = 0").ok
+    for _ in range(100):
+        outcome = host.run("kept++; prompt('?')", interrupt_when=lambda seen: bool(seen.prompts))
+        assert outcome.failure.name == "KeyboardInterrupt"
+    assert host.run("kept").text == "100"
+
+
+def test_a_signal_at_any_moment_does_not_end_the_host(host: Host) -> None:
+    assert host.run("var kept = 0; const beat = setInterval(() => { kept++ }, 0)").ok
+    driver = host.driver
+    stop = threading.Event()
+
+    def signal_always() -> None:
+        while not stop.is_set():
+            os.kill(driver.pid, signal.SIGINT)
+            time.sleep(0.0003)
+
+    signaller = threading.Thread(target=signal_always)
+    signaller.start()
+    try:
+        for _ in range(200):
+            assert host.run("await new Promise((r) => setTimeout(r, 1)); 1").ended
+    finally:
+        stop.set()
+        signaller.join()
+    assert host.run("clearInterval(beat); kept > 0").text == "true"
+
+
+def test_code_that_listens_for_the_signal_is_interrupted(host: Host) -> None:
+    assert host.run("var heard = 0; process.on('SIGINT', () => { heard++ })").ok
+    interrupted(host, "console.log('go'); for (;;);")
+    interrupted(host, "process.once('SIGINT', () => {}); console.log('go'); for (;;);")
+    assert host.run("process.removeAllListeners('SIGINT'); heard").ok
+    interrupted(host, "console.log('go'); for (;;);")
+    # Other signals are heard as ever.
+    code = "const heard2 = new Promise((r) => process.on('SIGUSR2', r)); process.kill(process.pid, 'SIGUSR2'); await heard2"
+    assert host.run(code).text == "'SIGUSR2'"
 
 
 def test_process_stdin_asks_for_what_is_read(host: Host) -> None:

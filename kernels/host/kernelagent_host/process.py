@@ -75,3 +75,28 @@ def end_process(process: subprocess.Popen[bytes]) -> None:
             with contextlib.suppress(psutil.Error):
                 child.kill()
     process.wait()
+
+
+def interrupt_tree(process: psutil.Process) -> list[psutil.Process]:
+    """Send SIGINT to it and its descendants, and return those that got it.
+
+    They are stopped meanwhile: none can start another that is not among them.
+    """
+    reached: list[psutil.Process] = []
+    found = [process]
+    while found:
+        for one in found:
+            with contextlib.suppress(psutil.Error):
+                one.suspend()
+        reached += found
+        found = []
+        with contextlib.suppress(psutil.Error):
+            found = [one for one in process.children(recursive=True) if one not in reached]
+    for one in reached:
+        with contextlib.suppress(psutil.Error):
+            one.send_signal(signal.SIGINT)
+    # From below: a shell that goes on must not see that what it waits for was stopped.
+    for one in reversed(reached):
+        with contextlib.suppress(psutil.Error):
+            one.resume()
+    return reached

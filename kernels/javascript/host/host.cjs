@@ -9,6 +9,7 @@ const input = require('input');
 const inspector = require('inspector');
 const modules = require('modules');
 const region = require('region');
+const requests = require('requests');
 const run = require('run');
 const scope = require('scope');
 const streams = require('streams');
@@ -32,6 +33,9 @@ function handle(request, typescript) {
       break;
     case 'input':
       input.answer(request.line);
+      break;
+    case 'settled':
+      // Code that was cut short waited for it.
       break;
     case 'configure':
       configure(request);
@@ -75,18 +79,19 @@ function report(event, heading) {
   process.on(event, listener);
 }
 
-function start({ requests, messages, typescript }) {
-  channel.open(requests, messages);
+function start({ requests: from, messages: to, typescript }) {
+  channel.open(from, to);
   inspector.start();
   traces.install();
   streams.install();
   children.install();
   modules.install();
   display.install();
-  input.install((request) => handle(request, typescript));
+  requests.install((request) => handle(request, typescript));
+  input.install();
   run.install({ typescript });
   names().remember();
-  region.keepListening();
+  region.start();
   report('uncaughtException', 'Uncaught');
   report('unhandledRejection', 'Unhandled rejection:');
   channel.listen((request) => handle(request, typescript));

@@ -2,13 +2,12 @@
 'use strict';
 
 const channel = require('channel');
-const region = require('region');
+const requests = require('requests');
 
 const { global, process } = node;
 
 let run = null;
 let waiting = null;
-let later = () => {};
 
 function setRun(current) {
   run = current;
@@ -19,20 +18,12 @@ function setRun(current) {
 /** Ask and wait; null if nobody answers. */
 function ask(text, password) {
   channel.send({ __proto__: null, op: 'ask', prompt: text.toWellFormed(), password });
-  for (;;) {
-    const request = channel.readRequest();
-    if (request === null) node.reallyExit(0);
-    if (request.op === 'input') {
-      node.setImmediate(channel.takeLines);
-      return request.line;
-    }
-    later(request);
-    if (run === null || run.over) {
-      // Interrupted. SIGINT may have come before this waited, and would then not wake it.
-      if (region.guarded()) region.cut();
-      throw new node.Error('the run was interrupted');
-    }
-  }
+  const request = requests.waitFor(
+    ({ op }) => op === 'input',
+    () => run === null || run.over,
+  );
+  if (request === null) throw new node.Error('the run was interrupted');
+  return request.line;
 }
 
 function prompt(message = '', initial = null) {
@@ -86,8 +77,7 @@ function answer(line) {
   take?.(line);
 }
 
-function install(onRequest) {
-  later = onRequest;
+function install() {
   Object.setPrototypeOf(prompt, node.functionPrototype);
   Object.defineProperty(global, 'prompt', { configurable: true, writable: true, value: prompt });
   Object.defineProperty(process, 'stdin', {

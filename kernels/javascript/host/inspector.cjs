@@ -13,6 +13,7 @@ let post;
 let taken;
 let takerId;
 let held = null;
+let stopWaiting = () => {};
 const kept = [];
 
 function start() {
@@ -38,6 +39,7 @@ function connect() {
 
 /** Forget what is still awaited. */
 function restart() {
+  stopWaiting();
   const old = session;
   try {
     connect();
@@ -59,6 +61,8 @@ function evaluate(expression, done) {
     stop();
     held = promise;
   });
+  // The code may be cut short before it makes one.
+  stopWaiting = stop;
   call('Runtime.evaluate', { expression, replMode: true, awaitPromise: true }, (answer) => {
     held = null;
     done(answer);

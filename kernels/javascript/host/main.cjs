@@ -39,6 +39,7 @@ const node = {
   objectPrototype: Object.prototype,
   mapPrototype: Map.prototype,
   setPrototype: Set.prototype,
+  startSigintWatchdog: process.binding('contextify').startSigintWatchdog,
   stream: require('node:stream'),
   timers: { ...require('node:timers') },
   timersModule: require('node:timers'),

@@ -3,7 +3,7 @@
 
 const channel = require('channel');
 
-const { vm, realm, process } = node;
+const { vm, realm, process, startSigintWatchdog } = node;
 
 const drain = process._tickCallback.bind(process);
 // What ends within so many turns of the queue may end.
@@ -14,7 +14,6 @@ const UNWOUND = new node.Error('interrupted');
 let work = null;
 let depth = 0;
 let wasCut = false;
-let told = false;
 
 realm.enter = () => {
   // From here on the driver may send SIGINT; before and after, it asks over the pipe.
@@ -22,21 +21,27 @@ realm.enter = () => {
   depth += 1;
   work();
   // Promise reactions and ticks that are due belong to the code that made them due.
-  if (depth === 1) {
-    drain();
-    // Told before the end: while Node changes its handlers, SIGINT would be the end of it.
-    told = true;
-    channel.send({ __proto__: null, op: 'unguarded' });
-  }
+  if (depth === 1) drain();
 };
 const script = new vm.Script('enter()', { filename: 'kernelagent:region' });
 const runInContext = Function.prototype.call.bind(vm.Script.prototype.runInContext);
 
-function onInterrupt() {}
-
-/** Without a listener Node ends at the first SIGINT outside a region. */
-function keepListening() {
-  if (!process.listeners('SIGINT').includes(onInterrupt)) process.on('SIGINT', onInterrupt);
+/**
+ * Take SIGINT over for good. Node's watchdog for it starts and ends with each piece of code that may
+ * be cut; around that, SIGINT would end the process, and a thread is made each time. Started once
+ * more it stays, and what comes outside a region is dropped.
+ */
+function start() {
+  startSigintWatchdog();
+  // A listener of the code's would put the signal in the hands of the event loop.
+  for (const event of ['newListener', 'removeListener']) {
+    for (const listener of process.listeners(event)) {
+      process.removeListener(event, listener);
+      process.on(event, (name, ...rest) => {
+        if (name !== 'SIGINT') listener(name, ...rest);
+      });
+    }
+  }
 }
 
 /** Call `task`; false if SIGINT cut it short. What `task` throws is thrown. */
@@ -82,8 +87,7 @@ function enter(task) {
     throw error;
   } finally {
     [work, depth] = outer;
-    if (depth === 0 && !told) channel.send({ __proto__: null, op: 'unguarded' });
-    if (depth === 0) told = false;
+    if (depth === 0) channel.send({ __proto__: null, op: 'unguarded' });
   }
 }
 
@@ -142,4 +146,4 @@ function cut() {
   for (;;);
 }
 
-module.exports = { cut, guard, guarded, isUnwinding, keepListening, settle, turn, unwind };
+module.exports = { cut, guard, guarded, isUnwinding, settle, start, turn, unwind };

@@ -32,7 +32,6 @@ function begin(request) {
     channel.send({ __proto__: null, op: 'reply', id: request.id, scope_error: error.message });
     return;
   }
-  region.keepListening();
   if (disturbed) region.settle();
   disturbed = false;
   run = { id: request.id, count: request.count, silent: request.silent, code: request.code, over: false, exit: null };
@@ -256,7 +255,6 @@ function end(current, reply) {
     run = null;
     scope.leave();
     if (disturbed) inspector.restart();
-    region.keepListening();
     const status = Number(process.exitCode ?? 0);
     process.exitCode = undefined;
     channel.send({
