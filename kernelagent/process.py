@@ -294,6 +294,12 @@ class ChildProcess(RunningProcess):
         self.settle(ExitStatus.unpack(status))
 
 
+def describe_refusal(argv: Sequence[str], error: OSError | ValueError) -> str:
+    """Why `ChildProcess.start` could not start `argv`, for people."""
+    told = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return f"{argv[0]} could not be started: {told}"
+
+
 def kill_marked(marker: str, variable: str = MARKER) -> int:
     """Kill every process that carries `marker`, wherever it moved to; returns their number.
 

@@ -9,19 +9,15 @@ from typing import Any
 
 from bench.clients import HttpClient
 from bench.findings import OURS, Findings, Plan
-from bench.samples import Samples, interleave, timed
+from bench.samples import interleave, timed
+from bench.scenarios.overhead import PLAIN, measure_overhead
 from bench.scenarios.variants import expect
 from bench.servers import our_server, plain_server
 
-_PLAIN = "plain Starlette route"
 _PIPE = "a pipe read by Python"
 _STREAM = "kernelagent, frames"
 _NDJSON = "kernelagent, NDJSON"
 _SMALL = "run `true`"
-_OVERHEAD = "what the service adds to `true`"
-
-_OVERHEAD_LIMIT_MS = 1.0
-_WARM_UP = 20
 _ENOUGH = 0.5
 _FRAMES = "application/vnd.kernelagent.frames"
 _BLOCK = 64 * 1024
@@ -32,22 +28,14 @@ def run(plan: Plan, say: Callable[[str], None]) -> Findings:
     findings = Findings()
     with our_server() as ours, plain_server() as plain:
         say(_SMALL)
-        clients = {OURS: ours.client(), _PLAIN: plain.client()}
-        paths = {OURS: "/commands/run", _PLAIN: "/command"}
+        clients = {OURS: ours.client(), PLAIN: plain.client()}
+        paths = {OURS: "/commands/run", PLAIN: "/command"}
         body = {"command": "true", "args": []}
-        measures = {
-            name: timed(partial(client.request, "POST", paths[name], body), _check_code)
+        calls = {
+            name: partial(client.request, "POST", paths[name], body)
             for name, client in clients.items()
         }
-        for measure in measures.values():
-            for _ in range(_WARM_UP):
-                measure()
-        samples = interleave(measures, plan.rounds(200, 20))
-        findings.add(_SMALL, "ms", {name: got.scaled(1000) for name, got in samples.items()})
-        added = zip(samples[OURS].values, samples[_PLAIN].values, strict=True)
-        overhead = Samples([mine - theirs for mine, theirs in added])
-        findings.add(_OVERHEAD, "ms", {OURS: overhead.scaled(1000)})
-        findings.expect_below(_OVERHEAD, _OVERHEAD_LIMIT_MS)
+        measure_overhead(findings, _SMALL, calls, _check_code, plan.rounds(200, 20))
         for client in clients.values():
             client.close()
         size = 2**28 if plan.quick else 2**30

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kernelagent.jupyter.run import Outcome
-from kernelagent.process import PLAIN, ChildProcess, ExitStatus, Starter
+from kernelagent.process import PLAIN, ChildProcess, ExitStatus, Starter, describe_refusal
 
 # What people end processes with; other signals tell of a fault.
 ENDING_SIGNALS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
@@ -104,7 +104,8 @@ class Command:
                     starter=spec.starter,
                 )
             except (OSError, ValueError) as error:
-                return _not_started(spec.argv[0], error)
+                code = 127 if isinstance(error, FileNotFoundError) else 126
+                return CommandEnding(Outcome.ERROR, code, describe_refusal(spec.argv, error))
             finally:
                 stdin.close_reader()
                 stdout.close_writer()
@@ -266,11 +267,3 @@ def _ending(status: ExitStatus) -> CommandEnding:
         return CommandEnding(outcome, 128 + status.signal, reason)
     code = status.code or 0
     return CommandEnding(Outcome.OK if code == 0 else Outcome.ERROR, code)
-
-
-def _not_started(name: str, error: OSError | ValueError) -> CommandEnding:
-    told = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    missing = isinstance(error, FileNotFoundError)
-    return CommandEnding(
-        Outcome.ERROR, 127 if missing else 126, f"{name} could not be started: {told}"
-    )

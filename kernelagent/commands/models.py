@@ -4,44 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator
 
-from kernelagent.execution.models import Seconds, Text, check_environment
+from kernelagent.bodies import WORKDIR, Body, Seconds, Text, check_environment, check_words
 
 
-class CommandRequest(BaseModel):
+class CommandRequest(Body):
     """A command: an argument vector with `args`, else a line for the shell.
 
     Unknown fields are accepted, null means absent.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     command: Text = Field(min_length=1, description="The program, or a line for the shell")
     args: list[Text] | None = Field(None, max_length=10_000)
     timeout: Seconds | None = Field(None, description="Limit in seconds; 30 if absent")
     workdir: Text | None = Field(
         None,
-        validation_alias=AliasChoices("workdir", "working_dir", "cwd"),
+        validation_alias=WORKDIR,
         description="Where it starts; the workspace if absent",
     )
     env: dict[Text, Text] | None = Field(None, description="Variables of this command only")
 
     _check_env = field_validator("env")(check_environment)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        return {name: value for name, value in data.items() if value is not None}
-
-    @field_validator("command", "args")
-    @classmethod
-    def _check_words(cls, value: Any) -> Any:
-        if any("\0" in word for word in ([value] if isinstance(value, str) else value or ())):
-            raise ValueError("an argument has no NUL character")
-        return value
+    _check_words = field_validator("command", "args")(check_words)
 
 
 class RunRequest(CommandRequest):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
-from kernelagent.execution.models import Text, check_environment
+from kernelagent.bodies import Body, Text, check_environment
 
 
-class EnvRequest(BaseModel):
+class EnvRequest(Body):
     """Variables to be set. Unknown fields are accepted."""
-
-    model_config = ConfigDict(extra="ignore")
 
     env_vars: dict[Text, Text] = Field(description="Name and value")
 

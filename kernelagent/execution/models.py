@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from kernelagent.bodies import WORKDIR, Body, Seconds, Text, check_environment
 from kernelagent.jupyter.run import Outcome
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Text = Annotated[str, StringConstraints(strict=True)]
 
-_LONGEST_NAME = 4096
-
-
-def check_environment(env: dict[str, str] | None) -> dict[str, str] | None:
-    """`env` if the system can hold it; raises ValueError."""
-    for name, value in (env or {}).items():
-        if not name or "=" in name or "\0" in name or len(name) > _LONGEST_NAME:
-            raise ValueError("a variable's name is not empty and has neither = nor NUL")
-        if "\0" in value:
-            raise ValueError("a variable's value has no NUL character")
-    return env
-
-
-class ExecuteRequest(BaseModel):
+class ExecuteRequest(Body):
     """A run; durations are seconds. Unknown fields are accepted, null means absent."""
-
-    model_config = ConfigDict(extra="ignore")
 
     code: Text = Field(description="What to run.")
     language: Text | None = Field(
@@ -52,7 +36,7 @@ class ExecuteRequest(BaseModel):
     )
     workdir: Text | None = Field(
         None,
-        validation_alias=AliasChoices("workdir", "working_dir", "cwd"),
+        validation_alias=WORKDIR,
         description="Directory for this run; the session's own comes back afterwards. Relative "
         "paths start at the workspace. Also accepted as working_dir and cwd.",
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator
 
-from kernelagent.execution.models import Text
+from kernelagent.bodies import Body, Text
 
 _mode = re.compile(r"(?:0o)?[0-7]{1,4}").fullmatch
 _HIGHEST_MODE = 0o777
@@ -20,18 +20,7 @@ def read_mode(value: str | None) -> str | None:
     return value
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        return {name: value for name, value in data.items() if value is not None}
-
-
-class PathRequest(_Request):
+class PathRequest(Body):
     """A path in a body."""
 
     path: Text = Field(description="Absolute, or relative to the workspace")

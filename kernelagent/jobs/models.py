@@ -4,34 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from kernelagent.bodies import WORKDIR, Body, Seconds, Text, check_environment
 from kernelagent.commands.models import CommandRequest
-from kernelagent.execution.models import Seconds, Text, check_environment
-
-_WORKDIR = AliasChoices("workdir", "working_dir", "cwd")
 
 
-class _JobRequest(BaseModel):
-    """What all jobs can be asked with. Unknown fields are accepted, null means absent."""
-
-    model_config = ConfigDict(extra="ignore")
+class _JobRequest(Body):
+    """What all jobs can be asked with."""
 
     timeout: Seconds | None = Field(None, description="Limit of the run itself, in seconds")
     workdir: Text | None = Field(
-        None, validation_alias=_WORKDIR, description="Where it starts; the workspace if absent"
+        None, validation_alias=WORKDIR, description="Where it starts; the workspace if absent"
     )
     env: dict[Text, Text] | None = Field(None, description="Variables of this job only")
     name: Text | None = Field(None, max_length=200, description="A label for people")
 
     _check_env = field_validator("env")(check_environment)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        return {name: value for name, value in data.items() if value is not None}
 
 
 class BackgroundRequest(_JobRequest):

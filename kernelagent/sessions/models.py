@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from kernelagent.execution.models import Text, check_environment
+from kernelagent.bodies import WORKDIR, Text, check_environment
 from kernelagent.jupyter.run import Outcome
 
 
@@ -20,7 +20,7 @@ class CreateSession(BaseModel):
     name: Text | None = Field(None, max_length=200, description="A label for people")
     workdir: Text | None = Field(
         None,
-        validation_alias=AliasChoices("workdir", "working_dir", "cwd"),
+        validation_alias=WORKDIR,
         description="Where the session starts; the workspace if absent",
     )
     env: dict[Text, Text] | None = Field(None, description="Variables of the whole session")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
-from kernelagent.execution.models import Text, check_environment
+from kernelagent.bodies import Text, check_environment, check_words
 
 LARGEST_SIZE = 1000
 
@@ -41,12 +41,7 @@ class CreateTerminal(BaseModel):
 
     _check_env = field_validator("env")(check_environment)
 
-    @field_validator("command", "args")
-    @classmethod
-    def _check_words(cls, value: Any) -> Any:
-        if any("\0" in word for word in ([value] if isinstance(value, str) else value or ())):
-            raise ValueError("an argument has no NUL character")
-        return value
+    _check_words = field_validator("command", "args")(check_words)
 
     @model_validator(mode="after")
     def _check_args(self) -> CreateTerminal:

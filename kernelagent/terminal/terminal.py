@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kernelagent.errors import InvalidRequest, TerminalInputFull, TerminalStartFailed
-from kernelagent.process import PLAIN, ChildProcess, ExitStatus, Starter
+from kernelagent.process import PLAIN, ChildProcess, ExitStatus, Starter, describe_refusal
 from kernelagent.terminal.pty import Pty
 from kernelagent.terminal.scrollback import Scrollback
 
@@ -153,8 +153,7 @@ class Terminal:
             )
         except (OSError, ValueError) as error:
             pty.close()
-            told = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            raise TerminalStartFailed(f"{spec.argv[0]} could not be started: {told}") from error
+            raise TerminalStartFailed(describe_refusal(spec.argv, error)) from error
         except BaseException:
             pty.close()
             raise
