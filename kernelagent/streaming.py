@@ -16,6 +16,8 @@ NDJSON = "application/x-ndjson"
 EVENT_STREAM = "text/event-stream"
 
 Message = dict[str, Any]
+# Some bytes, or several that nothing may come between: to join large ones is to copy them.
+Piece = bytes | tuple[bytes, ...]
 
 # From here on it pays to look for a quicker way.
 _LONG = 4096
@@ -78,7 +80,7 @@ class StreamResponse(Response):
         self._keepalive = keepalive
 
     async def send_pieces(
-        self, pieces: AsyncGenerator[bytes], receive: Receive, send: Send
+        self, pieces: AsyncGenerator[Piece], receive: Receive, send: Send
     ) -> None:
         """Send the headers and all pieces; they are closed at their end, or once the client left.
 
@@ -105,7 +107,7 @@ class StreamResponse(Response):
         """What is sent when there is nothing to be sent."""
         return self.encode({"type": "keepalive"})
 
-    async def _send_all(self, pieces: AsyncGenerator[bytes], send: Send) -> None:
+    async def _send_all(self, pieces: AsyncGenerator[Piece], send: Send) -> None:
         async with contextlib.aclosing(pieces):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             upcoming = asyncio.ensure_future(anext(pieces, None))
@@ -118,7 +120,8 @@ class StreamResponse(Response):
                     piece = upcoming.result()
                     if piece is None:
                         break
-                    await _send_body(send, piece)
+                    for part in (piece,) if isinstance(piece, bytes) else piece:
+                        await _send_body(send, part)
                     upcoming = asyncio.ensure_future(anext(pieces, None))
             finally:
                 upcoming.cancel()

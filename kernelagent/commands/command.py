@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from kernelagent.commands.output import LONGEST_PIECE
 from kernelagent.jupyter.run import Outcome
 from kernelagent.process import PLAIN, ChildProcess, ExitStatus, Starter, describe_refusal
 
 # What people end processes with; other signals tell of a fault.
 ENDING_SIGNALS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
 
-_CHUNK = 2**20
+# One read makes one piece, which is copied no more.
+_CHUNK = LONGEST_PIECE
 # Output that a sink still holds beyond which the command has to wait with more.
 _MOST_WAITING = 2**20
 # Whoever could still write has been killed by then; what stands in the pipe is read all the same.

@@ -21,13 +21,15 @@ from kernelagent.commands.service import CLIENT_LEFT, CommandService, RunningCom
 from kernelagent.errors import ApiError, InternalError, InvalidJson
 from kernelagent.execution.messages import complete, refusal
 from kernelagent.responses import dump_json, utc_timestamp, validation_error
-from kernelagent.streaming import Message, StreamResponse, dump
+from kernelagent.streaming import Message, Piece, StreamResponse, dump
 from kernelagent.text import pieces
 
 # Exact bytes at little cost. A frame is its type in one byte, three of zero, the length of what
 # follows in four (big endian), and that: the layout of Docker's streams, with a type for results.
 FRAMES = "application/vnd.kernelagent.frames"
 _FRAME = struct.Struct(">BxxxI")
+# Above, one more packet costs less than to copy the data.
+_LARGE = 64 * 1024
 _FRAME_TYPES = {"stdout": 1, "stderr": 2, "result": 4}
 
 # A published client loses messages that arrive in one read with another: at least 5 ms between two.
@@ -79,12 +81,13 @@ async def stream_messages(
 
 async def stream_frames(
     service: CommandService, running: RunningCommand, output: PassedOutput
-) -> AsyncGenerator[bytes]:
+) -> AsyncGenerator[Piece]:
     """What a command prints exactly as it is, in frames; the last one has the result as JSON."""
     async with _under_way(service, running, output) as work:
         while taken := await output.next():
             for stream, data in taken:
-                yield _FRAME.pack(_FRAME_TYPES[stream], len(data)) + data
+                head = _FRAME.pack(_FRAME_TYPES[stream], len(data))
+                yield (head, data) if len(data) > _LARGE else head + data
         try:
             ending = await asyncio.shield(work)
         except ApiError as error:

@@ -426,12 +426,20 @@ async def raw_post(server: Server, accept: str, **body: Any) -> AsyncIterator[as
 
 @pytest.mark.parametrize("accept", ["application/json", NDJSON, EVENT_STREAM])
 async def test_client_that_hangs_up_frees_the_session_for_the_next_run(
-    server: Server, accept: str
+    server: Server, accept: str, tmp_path: Path
 ) -> None:
+    begun = tmp_path / "begun"
+    code = (
+        f"import time, pathlib\nseen = ['begun']\npathlib.Path({str(begun)!r}).touch()\n"
+        "time.sleep(60)\nseen.append('ended')"
+    )
+
+    async def has_begun() -> bool:
+        return begun.exists()
+
     async with session(server) as session_id:
-        code = "seen = ['begun']\nimport time\ntime.sleep(60)\nseen.append('ended')"
         async with raw_post(server, accept, code=code, session_id=session_id, timeout=90):
-            await until_busy(server, session_id)
+            await until(has_begun)
             queued = asyncio.create_task(run(server, "seen", session_id=session_id))
             await until_busy(server, session_id, queued=1)
 

@@ -119,6 +119,12 @@ async def test_a_server_that_is_killed_forgets_nothing(tmp_path: Path) -> None:
             running.append(watched["execution_id"])
             found = await pids_in(pids, 12)
             assert all(map(alive, found))
+
+            async def all_were_heard() -> bool:
+                logs = [await get(first, f"/jobs/{name}/logs") for name in running]
+                return all(output(log["messages"]) == b"before\n" for log in logs)
+
+            await until(all_were_heard)
         finally:
             await crash(first)
 
