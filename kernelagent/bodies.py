@@ -4,10 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+
+def _check_characters(text: str) -> str:
+    # JSON can spell halves of surrogate pairs, which nothing can be made of.
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair is no character") from None
+    return text
+
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Text = Annotated[str, StringConstraints(strict=True)]
+Text = Annotated[str, StringConstraints(strict=True), AfterValidator(_check_characters)]
 
 # How published clients spell it.
 WORKDIR = AliasChoices("workdir", "working_dir", "cwd")

@@ -110,6 +110,12 @@ class RunningProcess:
         if self.running:
             self._pinned += await asyncio.to_thread(_descendants, self.pid)
 
+    async def outlast_descendants(self, seconds: float) -> None:
+        """Wait until those taken hold of have ended, for so long at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*map(self._until_ended, self._pinned))
+
     async def kill(self) -> None:
         """End the process and every descendant, those in other sessions too; may be repeated."""
         await self.pin_descendants()
@@ -134,6 +140,14 @@ class RunningProcess:
             self._stderr_fd = -1
         if not self.exited.done():
             self.exited.set_result(status)
+
+    async def _until_ended(self, pidfd: int) -> None:
+        ended = asyncio.Event()
+        self._loop.add_reader(pidfd, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            self._loop.remove_reader(pidfd)
 
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._pidfd)

@@ -6,7 +6,14 @@ from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
-from kernelagent.bodies import WORKDIR, Body, Seconds, Text, check_environment, check_words
+from kernelagent.bodies import (
+    WORKDIR,
+    Body,
+    Seconds,
+    Text,
+    check_environment,
+    check_words,
+)
 
 
 class CommandRequest(Body):

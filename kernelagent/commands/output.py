@@ -110,12 +110,15 @@ class PassedOutput:
         self._ready = asyncio.Event()
         self._room = asyncio.Event()
         self._closed = False
+        self._abandoned = False
         self.backlog_bytes = 0
         self.totals = dict.fromkeys(STREAMS, 0)
 
     def write(self, stream: str, data: bytes) -> None:
         """Take a piece; never waits."""
         self.totals[stream] += len(data)
+        if self._abandoned:
+            return
         if self._rests[stream]:
             data = self._rests[stream] + data
         rest = incomplete(data)
@@ -128,8 +131,16 @@ class PassedOutput:
             self._room.clear()
             await self._room.wait()
 
+    def abandon(self) -> None:
+        """Nobody reads any more: what comes is counted, and not kept."""
+        self._abandoned = True
+        self._rests = dict.fromkeys(STREAMS, b"")
+        self._waiting.clear()
+        self.backlog_bytes = 0
+        self.close()
+
     def close(self) -> None:
-        """Nothing more will come, or nobody reads any more."""
+        """Nothing more will come."""
         for stream in STREAMS:
             rest, self._rests[stream] = self._rests[stream], b""
             self._put(stream, rest)

@@ -61,7 +61,11 @@ class CommandService:
         await self._none_runs.wait()
 
     async def prepare(self, request: RunRequest, sink: Sink) -> RunningCommand:
-        """The command, to be passed to `go`; raises DirectoryNotFound, CommandLimit."""
+        """The command, to be passed to `go`.
+
+        Raises DirectoryNotFound, CommandLimit, ServiceClosing.
+        """
+        self._check_room()
         engine, settings = self.engine, self.engine.settings
         cwd = await engine.directory(request.workdir) or engine.workspace
         command_id = f"cmd_{uuid.uuid4().hex[:20]}"
@@ -81,15 +85,8 @@ class CommandService:
         return RunningCommand(command_id, shown, Command(spec, sink))
 
     async def go(self, running: RunningCommand) -> CommandEnding:
-        """Run it to its end."""
-        if self._closing:
-            raise ServiceClosing("the service is shutting down")
-        limit = self.engine.settings.max_commands
-        if len(self._running) >= limit:
-            raise CommandLimit(
-                f"{limit} commands run, as many as the settings allow; nothing was run",
-                details={"limit": limit},
-            )
+        """Run it to its end; raises CommandLimit, ServiceClosing."""
+        self._check_room()
         self._running[running] = None
         self._none_runs.clear()
         try:
@@ -102,6 +99,16 @@ class CommandService:
             del self._running[running]
             if not self._running:
                 self._none_runs.set()
+
+    def _check_room(self) -> None:
+        if self._closing:
+            raise ServiceClosing("the service is shutting down")
+        limit = self.engine.settings.max_commands
+        if len(self._running) >= limit:
+            raise CommandLimit(
+                f"{limit} commands run, as many as the settings allow; nothing was run",
+                details={"limit": limit},
+            )
 
     async def run(
         self, request: RunRequest, disconnected: Callable[[], Awaitable[None]]

@@ -41,6 +41,7 @@ _LONGEST_TEXT = 48 * 1024
 _BYTES_PER_BYTE = 8
 # Commands that may wait on one WebSocket behind the one that runs.
 _SOCKET_BACKLOG = 100
+_ON_REQUEST = "the command was ended on request"
 
 
 @contextlib.asynccontextmanager
@@ -54,7 +55,7 @@ async def _under_way(
         yield work
     finally:
         running.command.stop(CLIENT_LEFT)
-        output.close()
+        output.abandon()
         await asyncio.shield(asyncio.wait([work]))
 
 
@@ -160,6 +161,9 @@ class CommandSocket:
         self._service = service
         self._backlog: asyncio.Queue[Message | ApiError] = asyncio.Queue(_SOCKET_BACKLOG)
         self._running: RunningCommand | None = None
+        # Commands that were asked for and have not begun, and whether the next is not to.
+        self._pending = 0
+        self._interrupting = False
         self._sent_at = 0.0
 
     async def serve(self) -> None:
@@ -169,10 +173,10 @@ class CommandSocket:
         full = False
         try:
             while not worker.done():
-                self._take(await self._websocket.receive_text())
-        except (WebSocketDisconnect, KeyError):
-            # A binary frame is a KeyError there, and nothing that we could read.
-            pass
+                event = await self._websocket.receive()
+                if event["type"] == "websocket.disconnect":
+                    break
+                self._take(event.get("text"))
         except asyncio.QueueFull:
             full = True
         finally:
@@ -181,18 +185,21 @@ class CommandSocket:
         if full:
             await self._websocket.close(1008, "too many commands wait")
 
-    def _take(self, text: str) -> None:
+    def _take(self, text: str | None) -> None:
         try:
-            message = json.loads(text)
-        except ValueError:
+            message = None if text is None else json.loads(text)
+        except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
             self._backlog.put_nowait(InvalidJson("a message is a JSON object"))
         elif message.get("type") in ("interrupt", "kill"):
             if self._running is not None:
-                self._running.command.stop("the command was ended on request")
+                self._running.command.stop(_ON_REQUEST)
+            else:
+                self._interrupting = self._pending > 0
         else:
             self._backlog.put_nowait(message)
+            self._pending += 1
 
     async def _work(self) -> None:
         while True:
@@ -200,7 +207,11 @@ class CommandSocket:
             try:
                 if isinstance(wanted, ApiError):
                     raise wanted
-                await self._run(_checked(wanted))
+                try:
+                    await self._run(_checked(wanted))
+                finally:
+                    self._pending -= 1
+                    self._interrupting = False
             except ApiError as error:
                 await self._send(refusal(error))
                 await self._send(complete(False))
@@ -209,9 +220,12 @@ class CommandSocket:
 
     async def _run(self, request: RunRequest) -> None:
         output = PassedOutput()
-        self._running = await self._service.prepare(request, output)
         try:
-            messages = stream_messages(self._service, self._running, output)
+            running = await self._service.prepare(request, output)
+            self._running = running
+            if self._interrupting:
+                running.command.stop(_ON_REQUEST)
+            messages = stream_messages(self._service, running, output)
             async with contextlib.aclosing(messages):
                 async for message in messages:
                     for part in _parts(message, _LONGEST_TEXT):

@@ -9,11 +9,9 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from kernelagent.auth import ENV, require
 from kernelagent.env.models import EnvRequest, EnvResponse
-from kernelagent.env.service import EnvironmentService
+from kernelagent.env.service import MASK, EnvironmentService
 from kernelagent.responses import utc_timestamp
 from kernelagent.routing import ERRORS, authorized_route
-
-_MASK = "********"
 
 router = APIRouter(
     tags=["env"],
@@ -41,12 +39,12 @@ async def get_env(
 ) -> EnvResponse:
     """The sandbox's variables; not those that the service itself was started with."""
     variables = _service(request).variables
-    return _answer(dict.fromkeys(variables, _MASK) if mask else variables)
+    return _answer(dict.fromkeys(variables, MASK) if mask else variables)
 
 
 @router.put("/env")
 async def replace_env(request: Request, wanted: EnvRequest) -> EnvResponse:
-    """Have these variables and no others."""
+    """Have these variables and no others; a value that is the mask keeps the one that is set."""
     return _answer(await _service(request).replace(wanted.env_vars), "the variables were replaced")
 
 
@@ -62,7 +60,7 @@ async def clear_env(request: Request) -> EnvResponse:
     return _answer(await _service(request).replace({}), "all variables were unset")
 
 
-@router.delete("/env/{key}")
+@router.delete("/env/{key:path}")
 async def delete_env(request: Request, key: str) -> EnvResponse:
     """Unset one variable; one that is not set is no error."""
     return _answer(await _service(request).remove(key), "the variable is not set")

@@ -12,6 +12,9 @@ from kernelagent.environment import RESERVED, Environment
 from kernelagent.errors import InvalidRequest
 from kernelagent.jobs import records
 
+# Shown instead of each value if that is wished.
+MASK = "********"
+
 _FACT = "env"
 _MOST = 1000
 # The system refuses to start a program with a longer variable.
@@ -44,11 +47,11 @@ class EnvironmentService:
 
     async def replace(self, variables: Mapping[str, str]) -> Mapping[str, str]:
         """Have these and no others; raises InvalidRequest, and then nothing has changed."""
-        return await self._change(lambda _: dict(variables))
+        return await self._change(lambda before: _unmasked(variables, before))
 
     async def merge(self, variables: Mapping[str, str]) -> Mapping[str, str]:
         """Set these and keep the others; raises InvalidRequest, and then nothing has changed."""
-        return await self._change(lambda before: {**before, **variables})
+        return await self._change(lambda before: {**before, **_unmasked(variables, before)})
 
     async def remove(self, name: str) -> Mapping[str, str]:
         """Unset one, if it is set."""
@@ -69,6 +72,14 @@ class EnvironmentService:
                 )
                 self._environment.set(wanted)
             return self.variables
+
+
+def _unmasked(variables: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
+    # Whoever sends back what was shown masked wants it kept.
+    return {
+        name: before.get(name, value) if value == MASK else value
+        for name, value in variables.items()
+    }
 
 
 def _check(variables: Mapping[str, str]) -> None:

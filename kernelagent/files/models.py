@@ -49,7 +49,7 @@ class WriteRequest(PathRequest):
     _check_mode = field_validator("mode")(read_mode)
 
 
-class TransferRequest(BaseModel):
+class TransferRequest(Body):
     """Something to be moved or copied."""
 
     model_config = ConfigDict(extra="forbid")

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from kernelagent.bodies import WORKDIR, Text, check_environment
+from kernelagent.bodies import WORKDIR, Body, Text, check_environment
 from kernelagent.jupyter.run import Outcome
 
 
-class CreateSession(BaseModel):
+class CreateSession(Body):
     """A session to be made; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
-from kernelagent.bodies import Text, check_environment, check_words
+from kernelagent.bodies import Body, Text, check_environment, check_words
 
 LARGEST_SIZE = 1000
 
@@ -20,7 +20,7 @@ SIGNALS = {
 Cells = Annotated[int, Field(strict=True, ge=1, le=LARGEST_SIZE)]
 
 
-class CreateTerminal(BaseModel):
+class CreateTerminal(Body):
     """A terminal that outlives its clients' connections."""
 
     model_config = ConfigDict(extra="forbid")

@@ -98,9 +98,10 @@ async def attach_terminal(
             details={"oldest_offset": output.start, "end_offset": output.end},
         )
     await websocket.accept()
-    position = output.start if offset is None else offset
-    if position < output.start:
-        position = output.character_at(output.start)
+    if offset is None or offset < output.start:
+        position = output.character_at(output.start) if output.start > 0 else 0
+    else:
+        position = offset
     view = terminal.attach(position)
     try:
         if cols is not None or rows is not None:

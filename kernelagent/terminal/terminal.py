@@ -307,7 +307,10 @@ class Terminal:
             self._pty.signal(signal.SIGHUP)
         self._child.send_signal(signal.SIGHUP)
         self._child.send_signal(signal.SIGCONT)
+        deadline = time.monotonic() + self.spec.grace
         await asyncio.wait([self._child.exited], timeout=self.spec.grace)
+        # A shell ends at once, and an editor below it may still save what it has.
+        await self._child.outlast_descendants(deadline - time.monotonic())
 
     def _finish(self) -> None:
         # Nobody is left to write: what the system still holds is less than this.

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.conftest import Server
+from tests.conftest import Server, start_server, stop_server
 from tests.jobs.jobs import alive, pids_in, refused
 from tests.runs import client_of, until
 
 Message = dict[str, Any]
+
+STREAMS = [
+    "application/x-ndjson",
+    "text/event-stream",
+    "application/vnd.kernelagent.frames",
+]
 
 
 async def streamed(server: Server, line: str, **fields: Any) -> list[Message]:
@@ -142,10 +150,53 @@ async def test_a_client_that_leaves_ends_it(server: Server, tmp_path: Path) -> N
     await until(all_have_ended)
 
 
-async def test_what_is_wrong_is_an_error_before_the_stream(server: Server) -> None:
-    async with client_of(server, Accept="application/x-ndjson") as client:
+@pytest.mark.parametrize("accept", STREAMS)
+async def test_what_comes_after_its_client_has_left_is_not_kept(
+    accept: str, tmp_path: Path
+) -> None:
+    # At its leisure: this server's memory is measured.
+    server = await asyncio.to_thread(start_server, tmp_path / "workspace", tmp_path / "state")
+    try:
+        pids = tmp_path / "pids"
+        line = (
+            f"trap '' TERM; echo $$ > {pids}; sleep 0.2; "
+            "for i in {1..40}; do head -c 4000000 /dev/zero; sleep 0.01; done; sleep 100"
+        )
+        async with (
+            client_of(server, Accept=accept) as client,
+            client.stream("POST", "/commands/run", json={"command": line, "timeout": 200}),
+        ):
+            (pid,) = await pids_in(pids, 1)
+            before = psutil.Process(server.process.pid).memory_info().rss
+
+        most = 0
+
+        async def has_ended() -> bool:
+            nonlocal most
+            most = max(most, psutil.Process(server.process.pid).memory_info().rss)
+            return not alive(pid)
+
+        await until(has_ended)
+        assert most - before < 40e6
+    finally:
+        await asyncio.to_thread(stop_server, server)
+
+
+@pytest.mark.parametrize("accept", STREAMS)
+async def test_what_is_wrong_is_an_error_before_the_stream(
+    server: Server, server_with_little: Server, tmp_path: Path, accept: str
+) -> None:
+    async with client_of(server, Accept=accept) as client:
         body = {"command": "true", "workdir": "/no/such"}
         await refused(await client.post("/commands/run", json=body), 400, "DIRECTORY_NOT_FOUND")
+    async with client_of(server_with_little, Accept=accept) as client:
+        wait = {"command": "sleep 100", "timeout": 100}
+        async with (
+            client.stream("POST", "/commands/run", json=wait),
+            client.stream("POST", "/commands/run", json=wait),
+        ):
+            response = await client.post("/commands/run", json={"command": "true"})
+            await refused(response, 409, "COMMAND_LIMIT")
 
 
 async def test_frames_have_the_very_bytes(server: Server) -> None:
@@ -217,11 +268,15 @@ async def test_messages_are_some_milliseconds_apart(server: Server) -> None:
     [
         ("[]", "INVALID_JSON"),
         ("{", "INVALID_JSON"),
+        ("[" * 200_000, "INVALID_JSON"),
+        (b"{}", "INVALID_JSON"),
         ("{}", "MISSING_PARAMETER"),
+        (r'{"command": "cat", "stdin": "\ud800"}', "INVALID_REQUEST"),
+        (r'{"command": "cat", "env": {"A": "\ud800"}}', "INVALID_REQUEST"),
         ('{"command": "true", "workdir": "/no/such"}', "DIRECTORY_NOT_FOUND"),
     ],
 )
-async def test_bad_messages_are_answered(server: Server, message: str, code: str) -> None:
+async def test_bad_messages_are_answered(server: Server, message: str | bytes, code: str) -> None:
     async with opened(server) as socket:
         await socket.send(message)
         error, complete = [json.loads(await socket.recv()) for _ in range(2)]
@@ -240,6 +295,19 @@ async def test_an_interrupt_ends_the_command(server: Server, tmp_path: Path) -> 
         while messages[-1]["type"] != "complete":
             messages.append(json.loads(await socket.recv()))
     assert messages[-2]["exit_code"] == 143
+
+
+async def test_an_interrupt_ends_a_command_that_has_not_begun(server: Server) -> None:
+    for _ in range(20):
+        async with opened(server) as socket:
+            await socket.send(json.dumps({"command": "sleep 300", "timeout": 200}))
+            await socket.send(json.dumps({"type": "interrupt"}))
+            messages = [json.loads(await socket.recv())]
+            while messages[-1]["type"] != "complete":
+                messages.append(json.loads(await socket.recv()))
+            assert messages[-2]["exit_code"] == 143
+            # It was for that one, and for none that comes later.
+            assert output(await ask(socket, command="echo on")) == b"on\n"
 
 
 async def test_leaving_the_socket_ends_the_command(server: Server, tmp_path: Path) -> None:

@@ -81,6 +81,13 @@ async def test_values_can_be_masked(server: Server) -> None:
     assert set(answer["env_vars"]) == {"TOKEN", "NAME"}
     assert "secret" not in json.dumps(answer)
     assert (await get(server, "/env"))["env_vars"]["TOKEN"] == "secret"
+    # Sent back as they were shown they are kept.
+    masked = answer["env_vars"]
+    await change(server, "PUT", **{**masked, "NAME": "y"})
+    assert (await get(server, "/env"))["env_vars"] == {"TOKEN": "secret", "NAME": "y"}
+    await change(server, "PATCH", TOKEN=masked["TOKEN"], NEW=masked["TOKEN"])
+    expected = {"TOKEN": "secret", "NAME": "y", "NEW": masked["TOKEN"]}
+    assert (await get(server, "/env"))["env_vars"] == expected
 
 
 @pytest.mark.parametrize("language", SHOW)
@@ -176,6 +183,13 @@ async def test_changes_at_the_same_time_are_whole(server: Server) -> None:
     assert variables == {f"V{n}": str(n) for n in range(50)}
 
 
+async def test_a_name_may_have_a_slash(server: Server) -> None:
+    await change(server, "PUT", **{"a/b": "1", "c": "2"})
+    async with client_of(server) as client:
+        response = await client.delete("/env/a%2Fb")
+    assert response.json()["env_vars"] == {"c": "2"}
+
+
 async def test_bad_variables_change_nothing(server: Server) -> None:
     await change(server, "PUT", A="1")
     async with client_of(server) as client:
@@ -184,12 +198,17 @@ async def test_bad_variables_change_nothing(server: Server) -> None:
             ({"": "1"}, "INVALID_REQUEST"),
             ({"a": "\0"}, "INVALID_REQUEST"),
             ({"a": 1}, "INVALID_REQUEST"),
+            ({"a": "\ud800"}, "INVALID_REQUEST"),
+            ({"\udc80": "b"}, "INVALID_REQUEST"),
             ({"a": "x" * 2**17}, "INVALID_REQUEST"),
             ({f"v{n}": "x" * 1000 for n in range(1500)}, "INVALID_REQUEST"),
             ({"KERNELAGENT_PROCESS": "1"}, "INVALID_REQUEST"),
         ):
             for method in ("PUT", "PATCH"):
-                response = await client.request(method, "/env", json={"env_vars": variables})
+                content = json.dumps({"env_vars": variables})
+                response = await client.request(
+                    method, "/env", content=content, headers={"Content-Type": "application/json"}
+                )
                 await refused(response, 400, code)
         await refused(await client.put("/env", json={}), 400, "MISSING_PARAMETER")
     assert (await get(server, "/env"))["env_vars"] == {"A": "1"}

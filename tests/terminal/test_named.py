@@ -301,6 +301,38 @@ async def test_an_offset_that_is_no_longer_kept(server_with_little: Server) -> N
             assert len(mine.text.encode()) == facts["end_offset"] - greeting["offset"]
 
 
+async def test_a_replay_begins_with_a_character(server_with_little: Server) -> None:
+    server = server_with_little
+    # What is kept of it begins inside a character.
+    line = "printf x; yes é | head -n 200000 | tr -d '\\n'; printf z"
+    async with terminal(server, command=line, args=None) as path:
+
+        async def has_ended() -> bool:
+            return bool((await info(server, path))["status"] == "ended")
+
+        await until(has_ended)
+        async with console(server, path) as mine:
+            await mine.until_type("exit")
+            assert mine.text == "é" * (len(mine.text) - 1) + "z"
+
+
+async def test_programs_may_save_when_the_line_is_cut(server: Server, tmp_path: Path) -> None:
+    ready, saved = tmp_path / "ready", tmp_path / "saved"
+    program = (
+        f"trap 'sleep 0.5; echo kept > {saved}; exit' HUP; touch {ready}; "
+        "while :; do sleep 0.05; done"
+    )
+    # The shell ends at once, the program below it takes its time.
+    async with terminal(server, **QUIET) as path, console(server, path) as mine:
+        await mine.type(f'bash -c "{program}"\r')
+
+        async def is_ready() -> bool:
+            return ready.exists()
+
+        await until(is_ready)
+    assert saved.read_text() == "kept\n"
+
+
 async def test_a_slow_client_is_brought_up_to_date(server_with_little: Server) -> None:
     server = server_with_little
     # The program ends although its client does not read.
