@@ -23,6 +23,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import select
 import shutil
 import signal
 import sys
@@ -41,6 +42,7 @@ from kernelagent_host.process import interrupt_tree
 _HOST = Path(__file__).resolve().parent / "host" / "main.cjs"
 # Node says that it will wait for a child before it starts it.
 _CHILD_APPEARS = 0.005
+_SETTLES = 0.002
 _INSISTS = 0.1
 _INSISTS_FOR = 2.0
 
@@ -100,16 +102,36 @@ class Driver(JsonDriver):
             return
         self._interrupting = True
         self._write({"op": "interrupt", "id": self._run_id})
+        if not self._taking:
+            self._listen(_SETTLES)
         self._signal()
+
+    def _listen(self, seconds: float) -> None:
+        """Take what comes within that time, until nothing is guarded.
+
+        SIGINT can make V8 abort while its inspector tells of a failure. Code is often interrupted
+        for what it has just said, and often fails or ends just then.
+        """
+        deadline = time.monotonic() + seconds
+        while self._messages >= 0 and self._run_id and self._guarded:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            poll = select.poll()
+            poll.register(self._messages, select.POLLIN)
+            if poll.poll(left * 1000):
+                self._take_messages()
 
     def _signal(self) -> None:
         # At any other time it is dropped.
-        if self._guarded and self._interrupting and self._run_id:
+        reachable = self._guarded or self._other_children is not None
+        if reachable and self._interrupting and self._run_id:
             self._interrupting = False
             self._cut()
 
     def _cut(self) -> None:
-        super().interrupt()
+        if self._guarded:
+            super().interrupt()
         threading.Thread(target=self._insist, args=(self._run_id,), daemon=True).start()
 
     def _insist(self, run_id: int) -> None:
@@ -168,8 +190,7 @@ class Driver(JsonDriver):
                 self._guarded = True
                 self._signal()
             case "cut":
-                if self._guarded:
-                    self._cut()
+                self._cut()
             case "unguarded":
                 self._guarded = False
                 self._other_children = None
@@ -187,6 +208,7 @@ class Driver(JsonDriver):
                     self._take_stream(descriptor)
                 self._settled += 1
                 self._write({"op": "settled", "number": message["number"]})
+                self._signal()
             case _:
                 super()._handle(message)
 
@@ -221,12 +243,6 @@ def _is_python_script(file: str) -> bool:
     return first.startswith(b"#!") and b"python" in first
 
 
-def _command(process: psutil.Process) -> list[str]:
-    with contextlib.suppress(psutil.Error):
-        return process.cmdline()
-    return []
-
-
 def _interrupt_children(
     host: int, others: set[int], interrupted: set[psutil.Process]
 ) -> set[psutil.Process]:
@@ -237,9 +253,7 @@ def _interrupt_children(
     found: set[psutil.Process] = set()
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(host)
-        mine = process.cmdline()
         for child in process.children():
-            # Until it executes its program, the host's own handler takes the signal.
-            if child.pid not in others and child not in interrupted and _command(child) != mine:
+            if child.pid not in others and child not in interrupted:
                 found.update(interrupt_tree(child))
     return found

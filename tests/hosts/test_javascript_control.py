@@ -55,6 +55,7 @@ def interrupted(host: Host, code: str) -> Outcome:
         "process.nextTick(() => { console.log('go'); for (;;); }); await new Promise(() => {})",
         "({ [Symbol.for('nodejs.util.inspect.custom')]() { console.log('go'); for (;;); } })",
         "({ toMimeBundle() { console.log('go'); for (;;); } })",
+        "await require('fs').promises.readFile('/dev/null'); console.log('go'); require('child_process').execSync('sleep 60')",
         "console.log('go'); process.kill(process.pid, 'SIGINT'); for (;;);",
         "console.log('go'); JSON.parse('[' + '1,'.repeat(1e7) + '1]').sort(() => { for (;;); })",
         "console.log('go'); /(a+)+b/.test('a'.repeat(60))",
@@ -249,6 +250,14 @@ def test_nothing_that_user_code_replaces_breaks_the_host(
     # Node's own loader may need what was replaced; the host goes on.
     host.run("import { sep } from 'path'; sep")
     assert host.run("2 + 2").text == "4"
+
+
+def test_a_large_cell_meets_the_output_of_an_earlier_one(host: Host) -> None:
+    # Neither side reads while it writes more than a pipe holds.
+    assert host.run("const beat = setInterval(() => console.log('x'.repeat(200000)), 1); 1").ok
+    for _ in range(5):
+        assert host.run("const many = '" + "y" * 400_000 + "'; many.length").text == "400000"
+    assert host.run("clearInterval(beat)").ok
 
 
 def test_large_cells_and_values(host: Host) -> None:

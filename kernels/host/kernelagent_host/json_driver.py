@@ -29,7 +29,6 @@ written before it is taken.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -44,6 +43,7 @@ from kernelagent_host.process import end_process, start_process
 from kernelagent_python.scope import ScopeError
 
 _READ = 256 * 1024
+_WRITE = 64 * 1024
 _START = 30.0
 _ANSWER = 10.0
 
@@ -63,6 +63,9 @@ class JsonDriver(Driver):
         self._run_id = 0
         self._replies: dict[int, dict[str, Any]] = {}
         self._ready = False
+        self._outgoing = bytearray()
+        self._flushing = False
+        self._taking = False
 
     def command(self) -> Sequence[str]:
         """The argument vector, without the numbers of the pipes; raises HostFailed."""
@@ -85,7 +88,7 @@ class JsonDriver(Driver):
         finally:
             for descriptor in (requests, messages, into_stdout, into_stderr):
                 os.close(descriptor)
-        for descriptor in self.descriptors:
+        for descriptor in (*self.descriptors, self._requests):
             os.set_blocking(descriptor, False)
         self._wait(lambda: self._ready, _START, "it was not ready")
 
@@ -162,6 +165,7 @@ class JsonDriver(Driver):
                 os.close(descriptor)
         self._streams = {}
         self._messages = self._requests = -1
+        self._outgoing.clear()
 
     def _take_stream(self, descriptor: int) -> None:
         data = _read(descriptor)
@@ -172,7 +176,7 @@ class JsonDriver(Driver):
             del self._streams[descriptor]
 
     def _take_messages(self) -> None:
-        data = _read(self._messages)
+        data = _read(self._messages) if self._messages >= 0 else None
         if data is None:
             return
         if not data:
@@ -182,11 +186,16 @@ class JsonDriver(Driver):
         self._buffer += data
         *lines, rest = self._buffer.split(b"\n")
         self._buffer = rest
-        for line in lines:
-            try:
-                self._handle(json.loads(line))
-            except (ValueError, TypeError, LookupError) as error:
-                raise HostFailed(f"the host broke its protocol: {error!r}") from error
+        self._taking = True
+        try:
+            for line in lines:
+                try:
+                    self._handle(json.loads(line))
+                except (ValueError, TypeError, LookupError) as error:
+                    raise HostFailed(f"the host broke its protocol: {error!r}") from error
+        finally:
+            self._taking = False
+        self._flush_requests()
 
     def _handle(self, message: dict[str, Any]) -> None:
         listener = self._listener
@@ -262,11 +271,35 @@ class JsonDriver(Driver):
         return self._last_id
 
     def _write(self, content: dict[str, Any]) -> None:
-        data = json.dumps(content).encode() + b"\n"
-        # A host that has ended is noticed by whoever waits for its answer.
-        with contextlib.suppress(BrokenPipeError):
-            while data:
-                data = data[os.write(self._requests, data) :]
+        self._outgoing += json.dumps(content).encode() + b"\n"
+        self._flush_requests()
+
+    def _flush_requests(self) -> None:
+        # What is taken keeps its order: what it calls for is written after all of it.
+        if self._flushing or self._taking:
+            return
+        self._flushing = True
+        try:
+            while self._outgoing:
+                try:
+                    del self._outgoing[: os.write(self._requests, self._outgoing[:_WRITE])]
+                except BlockingIOError:
+                    self._take_until_writable()
+                except BrokenPipeError:
+                    # A host that has ended is noticed by whoever waits for its answer.
+                    self._outgoing.clear()
+        finally:
+            self._flushing = False
+
+    def _take_until_writable(self) -> None:
+        """The host may be about to write more than a pipe holds, and read nothing before."""
+        poll = select.poll()
+        poll.register(self._requests, select.POLLOUT)
+        for descriptor in self.descriptors:
+            poll.register(descriptor, select.POLLIN)
+        for descriptor, _ in poll.poll():
+            if descriptor in self.descriptors:
+                self.take(descriptor)
 
 
 def _read(descriptor: int) -> bytes | None:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import termios
+import time
 from collections.abc import Sequence
 
 import psutil
@@ -17,6 +18,9 @@ from kernelagent_host.host import HostFailed
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+# A subshell has its parent's command line for ever.
+_BEGINS = 0.05
+_LOOKS = 0.002
 # Loaded before any fork: between a fork and its exec nothing may be.
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -82,6 +86,28 @@ def interrupt_tree(process: psutil.Process) -> list[psutil.Process]:
 
     They are stopped meanwhile: none can start another that is not among them.
     """
+    deadline = time.monotonic() + _BEGINS
+    reached = _stop_tree(process)
+    # Until one executes its program, a handler of its parent's takes the signal.
+    while time.monotonic() < deadline and not all(map(_has_begun, reached)):
+        _continue(reached)
+        time.sleep(_LOOKS)
+        reached = _stop_tree(process)
+    for one in reached:
+        with contextlib.suppress(psutil.Error):
+            one.send_signal(signal.SIGINT)
+    _continue(reached)
+    return reached
+
+
+def _has_begun(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        parent = process.parent()
+        return parent is None or process.cmdline() != parent.cmdline()
+    return True
+
+
+def _stop_tree(process: psutil.Process) -> list[psutil.Process]:
     reached: list[psutil.Process] = []
     found = [process]
     while found:
@@ -92,11 +118,11 @@ def interrupt_tree(process: psutil.Process) -> list[psutil.Process]:
         found = []
         with contextlib.suppress(psutil.Error):
             found = [one for one in process.children(recursive=True) if one not in reached]
-    for one in reached:
-        with contextlib.suppress(psutil.Error):
-            one.send_signal(signal.SIGINT)
+    return reached
+
+
+def _continue(reached: list[psutil.Process]) -> None:
     # From below: a shell that goes on must not see that what it waits for was stopped.
     for one in reversed(reached):
         with contextlib.suppress(psutil.Error):
             one.resume()
-    return reached
