@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import pwd
@@ -129,8 +130,18 @@ class Machine:
 
 
 def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0))
+    """How many processors this process may use, a container's share rounded up."""
+    allowed = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        # "max" of version 2 and -1 of version 1 are no limit.
+        quota, period = (_CGROUP / "cpu.max").read_text().split()
+        return min(allowed, max(math.ceil(int(quota) / int(period)), 1))
+    with contextlib.suppress(OSError, ValueError):
+        share = int((_CGROUP / "cpu/cpu.cfs_quota_us").read_text())
+        period = (_CGROUP / "cpu/cpu.cfs_period_us").read_text()
+        if share > 0:
+            return min(allowed, max(math.ceil(share / int(period)), 1))
+    return allowed
 
 
 def memory_share() -> Share:

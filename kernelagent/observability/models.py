@@ -100,6 +100,22 @@ class LanguageFacts(BaseModel):
     pool: int = Field(description="Warm kernels kept ready")
 
 
+class LayerFacts(BaseModel):
+    """One layer of isolation."""
+
+    name: str
+    state: str = Field(description="Whether it is in force: active, or missing, or unneeded")
+    detail: str
+
+
+class IsolationFacts(BaseModel):
+    """What holds of what code, commands and terminals may do."""
+
+    mode: str
+    user: int | None = Field(description="Whom they run as, if not the service's own user")
+    layers: list[LayerFacts]
+
+
 class Info(Identity):
     """What this machine and this service are."""
 
@@ -121,6 +137,7 @@ class Info(Identity):
     authentication: bool
     languages: list[LanguageFacts]
     limits: dict[str, float | None]
+    isolation: IsolationFacts
     endpoints: dict[str, str]
     features: Features
 
