@@ -10,6 +10,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -94,6 +95,82 @@ async def test_a_lost_spawner_costs_no_command(
     assert not lost.is_running()
     assert "is replaced" in caplog.text
     assert spawner_of(confinement).pid != lost.pid
+
+
+# The step named last waits for ever, as if its process had been stopped there.
+STUCK = (
+    "import sys; sys.path.append(sys.argv[1]); from kernelagent.isolation import begin, spawner; "
+    "begin._NUMBERS['x86_64']['{step}'], begin._NUMBERS['aarch64']['{step}'] = 271, 73; "
+    "spawner.main()"
+)
+
+
+@contextlib.asynccontextmanager
+async def stuck_at(
+    step: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Confinement]:
+    """A confinement whose first spawner makes nothing but processes that wait at `step`."""
+    settings.workspace.mkdir()
+    confinement = Confinement(settings)
+    with monkeypatch.context() as patched:
+        patched.setattr("kernelagent.isolation.spawning._PROGRAM", STUCK.format(step=step))
+        await confinement.open(NEEDS, Environment())
+    try:
+        yield confinement
+    finally:
+        await confinement.close()
+
+
+def stop_next(spawner: psutil.Process) -> None:
+    """Stop the next process that it makes once that waits, as what runs may stop each new one."""
+
+    def stop() -> None:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            for child in children():
+                if child != spawner and child.status() == psutil.STATUS_SLEEPING:
+                    child.send_signal(signal.SIGSTOP)
+                    return
+            time.sleep(0.005)
+
+    threading.Thread(target=stop).start()
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+async def test_a_process_that_is_stopped_at_once_costs_no_command(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    is_stopped: bool,
+) -> None:
+    if not is_stopped:
+        monkeypatch.setattr("kernelagent.isolation.spawning._PATIENCE", 0.4)
+    async with stuck_at("getpid", settings, monkeypatch) as confinement:
+        lost = spawner_of(confinement)
+        if is_stopped:
+            stop_next(lost)
+        started = time.monotonic()
+        assert await output_of(confinement, "echo", "one") == "one\n"
+        assert time.monotonic() - started < 5
+        assert confinement.restarts == 1
+        assert caplog.text.count("is replaced") == 2
+        # Nothing is left of the spawner and of what it had begun.
+        assert spawner_of(confinement).pid != lost.pid
+
+
+async def test_a_process_that_is_stopped_before_its_program_is_given_up_at_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stuck_at("chdir", settings, monkeypatch) as confinement:
+        spawner = spawner_of(confinement)
+        stop_next(spawner)
+        started = time.monotonic()
+        with pytest.raises(TimeoutError, match="does not begin"):
+            await output_of(confinement, "echo", "one")
+        assert time.monotonic() - started < 5
+        assert spawner_of(confinement) == spawner
+        assert confinement.restarts == 0
 
 
 async def test_processes_outlive_the_spawner_that_made_them(confinement: Confinement) -> None:
