@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import stat
 import struct
 import subprocess
@@ -291,6 +292,25 @@ class Target:
                 os.close(os.open(path, os.O_WRONLY))
                 return True
         return False
+
+    # What others send to it, their tokens among it.
+
+    def sniff_packets(self) -> bool:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as sniffer:
+            sniffer.bind(("lo", 0))
+            return self._sniffs(sniffer)
+
+    def sniff_segments(self) -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sniffer:
+            return self._sniffs(sniffer)
+
+    def _sniffs(self, sniffer: socket.socket) -> bool:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            with socket.create_connection(server.getsockname()) as client:
+                client.send(b"Bearer token")
+            while b"Bearer token" not in sniffer.recv(65536):
+                pass
+        return True
 
     def become_root(self) -> bool:
         return (

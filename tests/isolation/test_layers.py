@@ -176,6 +176,8 @@ print(json.dumps({
     "limit another": attempt(lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CORE, limit)),
     "see its limit": attempt(lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CORE)),
     "limit itself": attempt(lambda: resource.setrlimit(resource.RLIMIT_CORE, limit)),
+    "listen to all": attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()),
+    "listen": attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()),
     "trace": attempt(lambda: calls.syscall("ptrace", ptrace, 16, 1, 0, 0)),
     "mount": attempt(lambda: calls.mount("none", "/", "tmpfs", 0)),
     "fork": attempt(lambda: os.waitpid(os.spawnv(os.P_NOWAIT, "/bin/true", ["true"]), 0)),
@@ -186,7 +188,7 @@ print(json.dumps({
     )
     assert told.pop("before") == "ENOTTY"
     assert told.pop("ask for its size") == "ENOTTY"
-    allowed = {"see its limit", "limit itself", "fork"}
+    allowed = {"see its limit", "limit itself", "fork", "listen"}
     assert told == {name: "done" if name in allowed else "EPERM" for name in told}
 
 
