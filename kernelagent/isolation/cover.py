@@ -64,7 +64,7 @@ def _pin(path: str, runner: int) -> None:
 
 
 def movable(directory: str, uid: int) -> bool:
-    """Whether `uid` could rename it, groups aside."""
+    """Whether `uid` could rename it; it may be in every group."""
     parent, own = os.stat(os.path.dirname(directory)), os.stat(directory)
     if uid == 0:
         return True

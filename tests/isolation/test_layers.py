@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kernelagent.isolation import landlock, seccomp
+from kernelagent.isolation.spawner import Orders, _within_reach
 from tests.conftest import start_server, stop_server
 from tests.jobs.jobs import get, post
 
@@ -70,6 +71,28 @@ def state(tmp_path: Path) -> Path:
     (tmp_path / "above" / "workspace").mkdir()
     (tmp_path / "above" / "workspace" / "file").write_text("public")
     return tmp_path / "above" / "state"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files to others")
+@pytest.mark.parametrize(
+    ("owner", "mode", "reached"),
+    [
+        ((0, 0), 0o440, False),
+        ((0, 0), 0o004, True),
+        ((0, 61184), 0o440, True),
+        ((0, 61184), 0o400, False),
+        ((61184, 0), 0o400, True),
+        ((61184, 0), 0o000, True),
+    ],
+)
+def test_groups_and_owners_count_as_to_what_another_user_reaches(
+    state: Path, owner: tuple[int, int], mode: int, *, reached: bool
+) -> None:
+    key = state / "key"
+    os.chown(key, *owner)
+    key.chmod(mode)
+    orders = Orders([str(state)], (61184, 61184), "", [str(key)], [])
+    assert _within_reach(orders, (61184, 61184)) is reached
 
 
 @needs_landlock

@@ -443,6 +443,50 @@ async def test_a_spawner_that_hangs_at_its_start_is_not_waited_for(
     assert children() == []
 
 
+async def test_a_key_that_is_replaced_stays_hidden(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "keys" / "jwt"
+    key.parent.mkdir()
+    key.write_text("first")
+    monkeypatch.setenv("KERNELAGENT_JWT_SECRET_FILE", str(key))
+    settings.workspace.mkdir()
+    confinement = Confinement(settings.model_copy(update={"sandbox_user": "root"}))
+    await confinement.open(NEEDS, Environment())
+    try:
+        if "cover" not in {layer.name for layer in confinement.layers if layer.state == ACTIVE}:
+            pytest.skip("nothing is covered here")
+        read = ("sh", "-c", f"cat {key} 2>&1 || true")
+        assert "first" not in await output_of(confinement, *read)
+        (tmp_path / "new").write_text("second")
+        (tmp_path / "new").rename(key)
+        assert "second" not in await output_of(confinement, *read)
+    finally:
+        await confinement.close()
+
+
+async def test_it_is_told_where_a_key_must_not_be_replaced(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings.workspace.mkdir()
+    key = settings.workspace / "jwt"
+    key.write_text("first")
+    monkeypatch.setenv("KERNELAGENT_JWT_SECRET_FILE", str(key))
+    confinement = Confinement(settings.model_copy(update={"sandbox_user": "root"}))
+    await confinement.open(NEEDS, Environment())
+    try:
+        printed = await output_of(confinement, "sh", "-c", f"cat {key} 2>&1 || true")
+        assert "first" not in printed
+        assert f"may read {key} once it is replaced" in caplog.text
+        cover = next(layer for layer in confinement.layers if layer.name == "cover")
+        assert cover.state != ACTIVE or str(key) in cover.detail
+    finally:
+        await confinement.close()
+
+
 @pytest.mark.parametrize("name", ["workspace", "runtime_dir"])
 async def test_what_is_used_must_not_be_where_the_secrets_are(
     settings: Settings, name: str
