@@ -5,6 +5,7 @@ Standard library only. `attack` returns what it has achieved: for each way wheth
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -173,6 +174,22 @@ class Target:
     def limit_it(self) -> bool:
         resource.prlimit(self.pid, resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE))
         return True
+
+    # What the system thinks of it.
+
+    def have_it_killed_first(self) -> bool:
+        return self._open_of_any_thread("oom_score_adj")
+
+    def clear_its_references(self) -> bool:
+        return self._open_of_any_thread("clear_refs")
+
+    def _open_of_any_thread(self, name: str) -> bool:
+        # A thread's directory is there, although it is not listed.
+        for thread in os.listdir(f"/proc/{self.pid}/task"):
+            with contextlib.suppress(OSError):
+                os.close(os.open(f"/proc/{thread}/{name}", os.O_WRONLY))
+                return True
+        return False
 
     # Its state directory.
 

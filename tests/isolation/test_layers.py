@@ -310,6 +310,36 @@ print(json.dumps([
     )
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="others have no rights there")
+def test_proc_shows_no_process_outside_and_nothing_that_was_covered(state: Path) -> None:
+    told = run(
+        """
+state, = arguments
+try:
+    calls.unshare(calls.CLONE_NEWNS)
+    calls.mount("none", "/", None, calls.MS_REC | calls.MS_SLAVE)
+    calls.mount("/dev/null", "/proc/version", None, calls.MS_BIND)
+    cover.apply([state], 0, is_root=True)
+except OSError:
+    print("null")
+    sys.exit()
+privileges_first()
+privileges.keep_capabilities(privileges.KEPT)
+landlock.enclose([], landlock.version())
+print(json.dumps({
+    "parent": os.path.exists(f"/proc/{os.getppid()}"),
+    "itself": os.path.exists(f"/proc/{os.getpid()}"),
+    "covered": read("/proc/version").decode(),
+    "settings": attempt(lambda: os.close(os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY))),
+}))
+""",
+        str(state),
+    )
+    if told is None:
+        pytest.skip("nothing can be covered here")
+    assert told == {"parent": False, "itself": True, "covered": "", "settings": "EROFS"}
+
+
 def test_a_secret_is_forgotten_wherever_it_was() -> None:
     told = run(
         """
