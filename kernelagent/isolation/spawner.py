@@ -277,15 +277,27 @@ def _may_use(facts: os.stat_result, user: tuple[int, int]) -> bool:
 def _enter_landlock(hidden: list[str], runner: int) -> Layer:
     # Another user's signals do not reach the service.
     stood_in_for = runner != os.getuid()
+    seen = ""
     try:
         abi = landlock.version()
-        landlock.enclose(hidden, abi)
+        try:
+            landlock.enclose(hidden, abi)
+        except OSError as error:
+            if not hidden:
+                raise
+            # It was the paths, or the second attempt fails too.
+            seen = str(error.strerror or error)
+            landlock.enclose([], abi)
     except OSError as error:
         state = UNNEEDED if stood_in_for and not hidden else MISSING
         return Layer("landlock", state, str(error.strerror or error))
-    if abi < landlock.WITH_SCOPES and not stood_in_for:
-        return Layer("landlock", MISSING, f"its version {abi} does not stop signals, 6 does")
     does = "signals and traces end at its border"
+    if abi < landlock.WITH_SCOPES and not stood_in_for:
+        does = f"its version {abi} does not stop signals, 6 does"
+        if not seen:
+            return Layer("landlock", MISSING, does)
+    if seen:
+        return Layer("landlock", MISSING, f"the service's files are not hidden: {seen}; {does}")
     if hidden:
         does += "; the service's files cannot be opened, but be listed, and get other modes"
     return Layer("landlock", ACTIVE, does)

@@ -179,6 +179,33 @@ print(json.dumps({
     }
 
 
+@needs_landlock
+def test_landlock_stops_signals_even_if_it_cannot_hide_files(state: Path) -> None:
+    layer, signalled, plain = run(
+        """
+from kernelagent.isolation import spawner
+privileges_first()
+(state,) = arguments
+def refuse(path, original=os.listdir):
+    if path == os.path.dirname(state):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+    return original(path)
+os.listdir = refuse
+layer = spawner._enter_landlock([state], os.getuid())
+print(json.dumps([
+    layer, attempt(lambda: os.kill(os.getppid(), 0)), attempt(lambda: read(state + "/key")),
+]))
+""",
+        str(state),
+    )
+    assert layer[1] == "missing"
+    assert f"{state.parent} cannot be listed" in layer[2]
+    assert plain == "done"
+    if landlock_version() >= landlock.WITH_SCOPES:
+        assert "signals and traces end at its border" in layer[2]
+        assert signalled == "EPERM"
+
+
 def test_the_first_version_of_landlock_is_not_used_where_it_would_forbid_too_much() -> None:
     with pytest.raises(OSError, match="version 1 would forbid too much"):
         landlock.enclose([], 1)
