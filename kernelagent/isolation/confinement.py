@@ -327,7 +327,10 @@ def _homes_of(uids: set[int]) -> list[str]:
 
 
 def _make_home(workspace: Path, user: tuple[int, int]) -> str:
-    """Where programs keep what is theirs: the user's own home, else a folder in the workspace."""
+    """Where programs keep what is theirs: the user's own home, else a folder in the workspace.
+
+    The workspace itself, where something else has that folder's name.
+    """
     with contextlib.suppress(KeyError):
         home = Path(pwd.getpwuid(user[0]).pw_dir)
         if home.is_dir() and home.stat().st_uid == user[0]:
@@ -337,6 +340,10 @@ def _make_home(workspace: Path, user: tuple[int, int]) -> str:
         for name in _HOME:
             above, folder = folder, make_beneath(folder, name)
             os.close(above)
+    except OSError as error:
+        path, why = workspace.joinpath(*_HOME), error.strerror
+        log.warning("the home of what runs is the workspace; %s cannot be made: %s", path, why)
+        return str(workspace)
     finally:
         os.close(folder)
     return str(workspace.joinpath(*_HOME))

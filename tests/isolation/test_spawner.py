@@ -20,7 +20,7 @@ import pytest
 
 from kernelagent.environment import Environment
 from kernelagent.errors import ConfigurationError
-from kernelagent.isolation.confinement import Confinement, Needs
+from kernelagent.isolation.confinement import UNUSED_ID, Confinement, Needs, _make_home
 from kernelagent.isolation.spawner import ACTIVE, MISSING, Request, pack, unpack
 from kernelagent.isolation.spawning import Spawner
 from kernelagent.process import PLAIN, ChildProcess, Starter
@@ -494,6 +494,19 @@ async def test_what_is_used_must_not_be_where_the_secrets_are(
     changed = settings.model_copy(update={name: settings.state_dir / "x"})
     with pytest.raises(ConfigurationError, match="is in the state directory"):
         await Confinement(changed).open(NEEDS, Environment())
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_home_that_cannot_be_made_keeps_no_service_from_starting(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = tmp_path / ".kernelagent"
+    if kind == "file":
+        taken.write_text("mine")
+    else:
+        taken.symlink_to("/etc")
+    assert _make_home(tmp_path, (UNUSED_ID, UNUSED_ID)) == str(tmp_path)
+    assert f"{taken}/home cannot be made" in caplog.text
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
