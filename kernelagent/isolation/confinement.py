@@ -8,15 +8,18 @@ import logging
 import os
 import pwd
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import kernelagent
 from kernelagent.beneath import make_beneath
 from kernelagent.environment import Environment
 from kernelagent.errors import ConfigurationError
 from kernelagent.isolation import privileges
+from kernelagent.isolation.hidden import Hidden, find_hidden
 from kernelagent.isolation.spawner import ACTIVE, MISSING, Layer, Orders
 from kernelagent.isolation.spawning import Spawner, SpawnerLost, request_of
 from kernelagent.process import PLAIN, Starter
@@ -109,7 +112,8 @@ class Confinement:
         self._refuse_overlaps()
         self._marks = environment.marks
         user, no_user = await asyncio.to_thread(self._choose_user, needs, environment)
-        orders = Orders(self._hidden(), user, no_user)
+        hidden = await asyncio.to_thread(self._find_hidden, needs, user)
+        orders = Orders(hidden.paths, user, no_user, hidden.secrets, hidden.bare)
         try:
             spawner = Spawner(orders, self._marks)
         except OSError as error:
@@ -125,6 +129,8 @@ class Confinement:
             return
         self._orders, self._spawner, self._layers = orders, spawner, layers
         self._tell()
+        for path in hidden.bare:
+            log.warning("what runs may read %s once it is replaced: give keys a directory", path)
         if user is not None:
             home = await asyncio.to_thread(_make_home, self._settings.workspace, user)
             environment.belong_to(_name_of(user[0]), home)
@@ -185,11 +191,20 @@ class Confinement:
         self._spawner, self._layers = spawner, layers
         return spawner
 
-    def _hidden(self) -> list[str]:
-        """The state directory and the files of keys, where they are."""
-        paths = [self._settings.state_dir, *self._settings.secret_files]
-        found = (os.path.realpath(path) for path in paths)
-        return [path for path in dict.fromkeys(found) if os.path.exists(path) and path != "/"]  # noqa: PTH110 - strings all along
+    def _find_hidden(self, needs: Needs, user: tuple[int, int] | None) -> Hidden:
+        """The state directory and the keys; not with what anything that runs needs."""
+        needed: list[str | Path] = [
+            self._settings.workspace,
+            self._settings.runtime_parent,
+            sys.prefix,
+            sys.base_prefix,
+            Path(kernelagent.__file__).parent,
+            needs.interpreter,
+            *needs.files,
+            *os.get_exec_path(),
+            *_homes_of({os.getuid(), *(user or ())[:1]}),
+        ]
+        return find_hidden(self._settings.state_dir, self._settings.secret_files, needed)
 
     def _refuse_overlaps(self) -> None:
         state = self._settings.state_dir.resolve()
@@ -303,8 +318,19 @@ def problem_of(user: tuple[int, int], needs: Needs, workspace: Path, env: Mappin
     return f"user {user[0]} cannot use {program}: {said[-1][:500] if said else done.returncode}"
 
 
+def _homes_of(uids: set[int]) -> list[str]:
+    homes = [os.path.expanduser("~")]  # noqa: PTH111 - a Path raises where there is none
+    for uid in uids:
+        with contextlib.suppress(KeyError):
+            homes.append(pwd.getpwuid(uid).pw_dir)
+    return homes
+
+
 def _make_home(workspace: Path, user: tuple[int, int]) -> str:
-    """Where programs keep what is theirs: the user's own home, else a folder in the workspace."""
+    """Where programs keep what is theirs: the user's own home, else a folder in the workspace.
+
+    The workspace itself, where something else has that folder's name.
+    """
     with contextlib.suppress(KeyError):
         home = Path(pwd.getpwuid(user[0]).pw_dir)
         if home.is_dir() and home.stat().st_uid == user[0]:
@@ -314,6 +340,10 @@ def _make_home(workspace: Path, user: tuple[int, int]) -> str:
         for name in _HOME:
             above, folder = folder, make_beneath(folder, name)
             os.close(above)
+    except OSError as error:
+        path, why = workspace.joinpath(*_HOME), error.strerror
+        log.warning("the home of what runs is the workspace; %s cannot be made: %s", path, why)
+        return str(workspace)
     finally:
         os.close(folder)
     return str(workspace.joinpath(*_HOME))

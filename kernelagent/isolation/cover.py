@@ -16,8 +16,8 @@ _COVER = "size=4k,nr_inodes=2,mode=555"
 def apply(hidden: Sequence[str], runner: int, *, is_root: bool) -> None:
     """Move this process into it; raises OSError, and then it can be of no use any more.
 
-    `runner` is the user of what will run. Where that is root, the disks and what controls the
-    system are covered as well.
+    `runner` is the user of what will run. Where that is root, the disks, what controls the system
+    and other processes are covered as well.
     """
     if is_root:
         calls.unshare(calls.CLONE_NEWNS)
@@ -36,6 +36,7 @@ def apply(hidden: Sequence[str], runner: int, *, is_root: bool) -> None:
     if runner == 0:
         for path in _block_devices("/dev"):
             calls.mount("/dev/null", path, None, calls.MS_BIND)
+        _hide_processes()
         for path in _SYSTEM:
             if os.path.exists(path):
                 calls.mount(path, path, None, calls.MS_BIND | calls.MS_REC)
@@ -53,6 +54,29 @@ def _map_user(uid: int, gid: int) -> None:
             file.write(line)
 
 
+def _hide_processes() -> None:
+    """Let `/proc` show no process outside: root may write to files there of any that it shows.
+
+    Covering that of one process would not do: each of its threads has such files too.
+    """
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        paths = [line.split()[4] for line in file]
+    # What container engines cover of it stays covered.
+    above = {path: os.open(path, os.O_PATH) for path in paths if path.startswith("/proc/")}
+    try:
+        flags = calls.MS_NOSUID | calls.MS_NODEV | calls.MS_NOEXEC
+        try:
+            calls.mount("proc", "/proc", "proc", flags, "hidepid=4")
+        except OSError:  # before Linux 5.8, or not the root of the machine or container
+            return
+        for path, descriptor in above.items():
+            if os.path.exists(path):
+                calls.mount(f"/proc/self/fd/{descriptor}", path, None, calls.MS_BIND)
+    finally:
+        for descriptor in above.values():
+            os.close(descriptor)
+
+
 def _pin(path: str, runner: int) -> None:
     """What is mounted cannot be renamed, and what is covered must not be moved out of its place."""
     above = [os.path.dirname(path)]
@@ -64,7 +88,7 @@ def _pin(path: str, runner: int) -> None:
 
 
 def movable(directory: str, uid: int) -> bool:
-    """Whether `uid` could rename it, groups aside."""
+    """Whether `uid` could rename it; it may be in every group."""
     parent, own = os.stat(os.path.dirname(directory)), os.stat(directory)
     if uid == 0:
         return True

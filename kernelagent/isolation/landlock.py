@@ -80,7 +80,11 @@ def _all_rights(abi: int) -> int:
 def _open_paths(above: str, hidden: set[str]) -> Iterator[tuple[str, bool]]:
     """What is to be open, and whether it is a directory above something hidden."""
     yield above, True
-    for name in os.listdir(above):
+    try:
+        names = os.listdir(above)
+    except OSError as error:
+        raise OSError(error.errno, f"{above} cannot be listed") from error
+    for name in names:
         path = os.path.join(above, name)
         if path in hidden or os.path.islink(path):
             continue

@@ -7,8 +7,8 @@ import os
 
 from kernelagent.isolation import calls
 
-# What a package manager, a server on a low port and `ping` need; the system's own affairs, other
-# processes and devices are none of these.
+# What a package manager and a server on a low port need; the system's own affairs, other processes
+# and devices are none of these. NET_RAW would show what others send to the service, tokens too.
 KEPT = frozenset(
     {
         0,  # CHOWN
@@ -19,7 +19,6 @@ KEPT = frozenset(
         6,  # SETGID
         7,  # SETUID
         10,  # NET_BIND_SERVICE
-        13,  # NET_RAW
         18,  # SYS_CHROOT
         29,  # AUDIT_WRITE
         31,  # SETFCAP

@@ -58,8 +58,11 @@ REFUSED = {
 # What a terminal would take for typed: it reaches whoever reads from it next.
 _REFUSED_IOCTLS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 
-# The filter's name of the architecture, the column above, the numbers of ioctl and prlimit64.
-_ARCHITECTURES = {"x86_64": (0xC000003E, 0, 16, 302), "aarch64": (0xC00000B7, 1, 29, 261)}
+# A socket that is shown all that others send and receive, tokens of the service too.
+_AF_PACKET = 17
+
+# The filter's name of the architecture, the column above, the numbers of ioctl, prlimit64, socket.
+_ARCHITECTURES = {"x86_64": (0xC000003E, 0, 16, 302, 41), "aarch64": (0xC00000B7, 1, 29, 261, 198)}
 _X32 = 0x40000000
 
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
@@ -77,7 +80,7 @@ def program(machine: str = calls.MACHINE) -> bytes:
     """
     if machine not in _ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"there is no filter for {machine}")
-    arch, column, ioctl, prlimit = _ARCHITECTURES[machine]
+    arch, column, ioctl, prlimit, socket = _ARCHITECTURES[machine]
     code = _Code()
     code.add(_LOAD, _ARCH)
     code.add(_EQUAL, arch, otherwise="refuse")
@@ -86,6 +89,7 @@ def program(machine: str = calls.MACHINE) -> bytes:
         code.add(_AT_LEAST, _X32, then="refuse")
     code.add(_EQUAL, ioctl, then="ioctl")
     code.add(_EQUAL, prlimit, then="prlimit")
+    code.add(_EQUAL, socket, then="socket")
     for pair in REFUSED.values():
         if (number := pair[column]) is not None:
             code.add(_EQUAL, number, then="refuse")
@@ -94,6 +98,10 @@ def program(machine: str = calls.MACHINE) -> bytes:
     code.add(_LOAD, _SECOND)
     for request in _REFUSED_IOCTLS:
         code.add(_EQUAL, request, then="refuse")
+    code.add(_RETURN, _ALLOW)
+    code.mark("socket")
+    code.add(_LOAD, _FIRST)
+    code.add(_EQUAL, _AF_PACKET, then="refuse")
     code.add(_RETURN, _ALLOW)
     # A limit of another process must not be set: without descriptors the service would stop.
     code.mark("prlimit")

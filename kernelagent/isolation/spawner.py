@@ -52,6 +52,9 @@ class Orders(NamedTuple):
     user: tuple[int, int] | None
     # Why there is no other user, if there is none.
     no_user: str
+    # The secrets themselves, and the files of which no successor is hidden.
+    secrets: list[str]
+    bare: list[str]
 
 
 class Request(NamedTuple):
@@ -176,7 +179,7 @@ def _serve(packet: bytes, descriptors: list[int], null: int, user: tuple[int, in
 def enter(orders: Orders) -> list[Layer]:
     """Put this process into every layer that the system permits; what came of each."""
     runner = os.getuid() if orders.user is None else orders.user[0]
-    covered, cover_layer = _enter_cover(orders.hidden, runner)
+    covered, cover_layer = _enter_cover(orders, runner)
     layers = [_attempt("privileges", _forbid, "what runs gets no more rights than it begins with")]
     if orders.user is None:
         state = UNNEEDED if os.getuid() else MISSING
@@ -194,7 +197,7 @@ def enter(orders: Orders) -> list[Layer]:
             "those of the system's own affairs are dropped" if runner == 0 else "all are dropped",
         )
     )
-    others = orders.user is not None and not _within_reach(orders, runner)
+    others = orders.user is not None and not _within_reach(orders, orders.user)
     if others and not covered:
         reason = f"the service's files are out of the other user's reach ({cover_layer.detail})"
         cover_layer = Layer("cover", UNNEEDED, reason)
@@ -219,13 +222,16 @@ def _attempt(name: str, act: Callable[[], None], does: str) -> Layer:
     return Layer(name, ACTIVE, does)
 
 
-def _enter_cover(hidden: list[str], runner: int) -> tuple[bool, Layer]:
-    is_root = os.getuid() == 0
+def _enter_cover(orders: Orders, runner: int) -> tuple[bool, Layer]:
+    hidden, is_root = orders.hidden, os.getuid() == 0
     reason = _try_cover(hidden, runner, is_root=is_root)
     if reason:
         return False, Layer("cover", MISSING, reason)
     cover.apply(hidden, runner, is_root=is_root)
-    return True, Layer("cover", ACTIVE, "the service's files are not there")
+    does = "the service's files are not there"
+    if orders.bare:
+        does += f"; until another takes its place, which must not be: {', '.join(orders.bare)}"
+    return True, Layer("cover", ACTIVE, does)
 
 
 def _try_cover(hidden: list[str], runner: int, *, is_root: bool) -> str:
@@ -249,31 +255,49 @@ def _try_cover(hidden: list[str], runner: int, *, is_root: bool) -> str:
     return reason or (f"the trial of it ended with status {status}" if status else "")
 
 
-def _within_reach(orders: Orders, uid: int) -> bool:
-    """Whether `uid` could enter one of the hidden paths, or move it away."""
-    for path in orders.hidden:
-        if os.stat(path).st_mode & 0o007:
+def _within_reach(orders: Orders, user: tuple[int, int]) -> bool:
+    """Whether `user` could use one of the secrets, or move it away."""
+    for path in orders.secrets:
+        if _may_use(os.stat(path), user):
             return True
         above = path
         while above != "/":
-            if cover.movable(above, uid):
+            if cover.movable(above, user[0]):
                 return True
             above = os.path.dirname(above)
     return False
 
 
+def _may_use(facts: os.stat_result, user: tuple[int, int]) -> bool:
+    # Whoever owns it changes its mode.
+    asked = 0o077 if facts.st_gid == user[1] else 0o007
+    return facts.st_uid == user[0] or bool(facts.st_mode & asked)
+
+
 def _enter_landlock(hidden: list[str], runner: int) -> Layer:
     # Another user's signals do not reach the service.
     stood_in_for = runner != os.getuid()
+    seen = ""
     try:
         abi = landlock.version()
-        landlock.enclose(hidden, abi)
+        try:
+            landlock.enclose(hidden, abi)
+        except OSError as error:
+            if not hidden:
+                raise
+            # It was the paths, or the second attempt fails too.
+            seen = str(error.strerror or error)
+            landlock.enclose([], abi)
     except OSError as error:
         state = UNNEEDED if stood_in_for and not hidden else MISSING
         return Layer("landlock", state, str(error.strerror or error))
-    if abi < landlock.WITH_SCOPES and not stood_in_for:
-        return Layer("landlock", MISSING, f"its version {abi} does not stop signals, 6 does")
     does = "signals and traces end at its border"
+    if abi < landlock.WITH_SCOPES and not stood_in_for:
+        does = f"its version {abi} does not stop signals, 6 does"
+        if not seen:
+            return Layer("landlock", MISSING, does)
+    if seen:
+        return Layer("landlock", MISSING, f"the service's files are not hidden: {seen}; {does}")
     if hidden:
         does += "; the service's files cannot be opened, but be listed, and get other modes"
     return Layer("landlock", ACTIVE, does)

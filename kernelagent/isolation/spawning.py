@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 _MOMENT = 0.25
 _PATIENCE = 10.0
 _OPENING = 20.0
+# States of a process: by a signal, which what runs may send where it can; or dead as well.
+_STOPPED = (b"T", b"t")
+_HALTED = (*_STOPPED, b"Z", b"X")
 
 _PROGRAM = (
     "import sys; sys.path.append(sys.argv[1]); "
@@ -80,8 +83,13 @@ class Spawner:
 
     def wait_until_ready(self) -> list[Layer]:
         """What it says of its layers; raises SpawnerLost. Blocks, for some 50 ms."""
-        self._socket.settimeout(_OPENING)
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        deadline = time.monotonic() + _OPENING
         try:
+            while not poll.poll(min(_MOMENT, _OPENING) * 1000):
+                if time.monotonic() > deadline or _state_of(self.pid) in _STOPPED:
+                    raise TimeoutError("it does not answer")
             packet = self._socket.recv(256 * 1024)
             layers = [Layer(*layer) for layer in json.loads(packet)]
         except (OSError, ValueError, TypeError) as error:
@@ -107,7 +115,8 @@ class Spawner:
         if not failure:
             return int(pid)
         if pid:
-            os.waitpid(pid, 0)
+            # It may have been stopped on its way out.
+            _end(pid)
         in_place, number = FAILED.unpack(failure)
         if not pid:
             raise OSError(number, os.strerror(number))
@@ -139,37 +148,69 @@ class Spawner:
                 os.close(memory)
 
     def _read_report(self, report: int) -> bytes:
-        """All that is told of a start: its end is the program's begin."""
-        told, deadline, wait = b"", time.monotonic() + _PATIENCE, _MOMENT
+        """All that is told of a start: its end is the program's begin. b"" if nothing began."""
+        told, deadline = b"", time.monotonic() + _PATIENCE
+        ended: set[int] | None = None
         poll = select.poll()
         poll.register(report, select.POLLIN)
         while True:
-            if poll.poll(wait * 1000):
+            if poll.poll(_MOMENT * 1000):
                 piece = os.read(report, 64)
-                if not piece:
-                    return told
-                told += piece
-                continue
-            wait = max(deadline - time.monotonic(), 0)
-            if not told and (wait == 0 or self._is_stopped()):
-                # Once it is gone, so is what it has not begun yet: the report ends in any case.
+                if piece:
+                    told += piece
+                    continue
+                return b"" if told and STARTED.unpack_from(told)[0] in (ended or ()) else told
+            late = time.monotonic() > deadline
+            if told:
+                (pid,) = STARTED.unpack_from(told)
+                if late or ended is not None or _state_of(pid) in _STOPPED:
+                    _end(pid)
+                    raise TimeoutError(errno.ETIMEDOUT, "the process does not begin")
+            elif ended is not None:
+                raise SpawnerLost("it does not answer, nor end with what it has begun")
+            if late or any(_state_of(pid) in _HALTED for pid in (self.pid, *self._unbegun())):
                 log.warning("the process that starts others does not answer and is replaced")
                 self._process.kill()
                 self._process.wait()
-            elif wait == 0:
-                _give_up(STARTED.unpack_from(told)[0])
-                raise TimeoutError(errno.ETIMEDOUT, "the process does not begin")
+                # These hold the report too. Who is not among them has told of itself.
+                ended = self._unbegun()
+                for pid in ended:
+                    _end(pid)
 
-    def _is_stopped(self) -> bool:
-        """Whether it is dead, or halted by a signal, which what runs may send where it can."""
-        stat = Path(f"/proc/{self.pid}/stat").read_bytes()
-        return stat.rpartition(b") ")[2][:1] in b"TtZX"
+    def _unbegun(self) -> set[int]:
+        """Processes that it has made and that have done nothing: they are in its session still.
+
+        All that has begun is in another, and nothing can enter this one.
+        """
+        ours, its = b"%d" % os.getpid(), b"%d" % self.pid
+        ids = {int(path.name) for path in Path("/proc").glob("[1-9]*")} - {self.pid}
+        return {pid for pid in ids if _stat_of(pid)[1:4:2] == [ours, its]}
 
 
-def _give_up(pid: int) -> None:
+def _stat_of(pid: int) -> list[bytes]:
+    """State, parent, group, session and so on; nothing once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
+    except OSError:
+        return []
+
+
+def _state_of(pid: int) -> bytes:
+    return next(iter(_stat_of(pid)), b"X")
+
+
+def _end(pid: int) -> None:
+    """Kill and reap a child for which nobody else waits; it is left if it takes its time."""
     with contextlib.suppress(OSError):
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, os.WNOHANG)
+        pidfd = os.pidfd_open(pid)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(_MOMENT * 1000)
+            os.waitpid(pid, os.WNOHANG)
+        finally:
+            os.close(pidfd)
 
 
 def candidates(program: str, env: Mapping[str, str]) -> list[bytes]:

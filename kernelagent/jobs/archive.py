@@ -7,9 +7,9 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -30,9 +30,17 @@ _FOLDER = "jobs"
 _LOG = "log"
 _OUTPUTS = "outputs.json"
 _SERVER_FACT = "server"
+_PLACES_FACT = "places"
 # Of each stream in the body of a callback and in outputs made from a log, from the end.
 _TEXT_BYTES = 2**20
 _EVERYTHING = 2**62
+
+
+class Predecessor(NamedTuple):
+    """The server before this one: its id, and its directories elsewhere, if it left them."""
+
+    server_id: str
+    places: list[str]
 
 
 class JobArchive:
@@ -46,14 +54,20 @@ class JobArchive:
         self._most_jobs = settings.jobs_kept
         self._most_bytes = settings.jobs_bytes
 
-    async def open(self, server_id: str) -> tuple[str | None, list[tuple[Job, JobRequest | None]]]:
-        """The id of the server before this one, and the jobs that it has not finished."""
+    async def open(
+        self, server_id: str, places: Sequence[str]
+    ) -> tuple[Predecessor | None, list[tuple[Job, JobRequest | None]]]:
+        """The server before this one, and the jobs that it has not finished."""
         await asyncio.to_thread(self._folder.mkdir, mode=0o700, parents=True, exist_ok=True)
 
-        def take_over(connection: sqlite3.Connection) -> str | None:
+        def take_over(connection: sqlite3.Connection) -> Predecessor | None:
             previous = records.get_fact(connection, _SERVER_FACT)
+            left = records.get_fact(connection, _PLACES_FACT)
             records.set_fact(connection, _SERVER_FACT, server_id)
-            return previous
+            records.set_fact(connection, _PLACES_FACT, orjson.dumps(places).decode())
+            if previous is None:
+                return None
+            return Predecessor(previous, orjson.loads(left or "[]"))
 
         previous = await self._database.run(take_over)
         known = await self._database.run(records.ids)

@@ -22,6 +22,7 @@ from kernelagent.jobs.command import CommandWork
 from kernelagent.jobs.job import Job, JobEnding, JobKind, JobRequest, JobStatus, new_job
 from kernelagent.jobs.log import Gap, JobLog, Record
 from kernelagent.jupyter.engine import Engine
+from kernelagent.jupyter.places import remove_places
 from kernelagent.jupyter.run import Outcome
 from kernelagent.observers import JobEnded
 from kernelagent.process import SERVER, kill_marked, tree_usage
@@ -93,11 +94,13 @@ class JobService:
 
     async def open(self) -> None:
         """End what a crashed server has left, tell of its jobs, begin those that waited."""
-        previous, unfinished = await self.archive.open(self._engine.server_id)
+        engine = self._engine
+        previous, unfinished = await self.archive.open(engine.server_id, engine.places)
         if previous is not None:
-            killed = await asyncio.to_thread(kill_marked, previous, SERVER)
+            killed = await asyncio.to_thread(kill_marked, previous.server_id, SERVER)
             if killed:
                 log.warning("%d processes of the server before this one were ended", killed)
+            await asyncio.to_thread(remove_places, previous.places)
         for job, request in unfinished:
             if job.status is JobStatus.RUNNING or request is None:
                 await self._tell_crash(job)

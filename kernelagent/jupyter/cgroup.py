@@ -72,6 +72,11 @@ class MemoryGroups:
         self._folder = folder
         self._version = version
 
+    @property
+    def folder(self) -> Path:
+        """Where the groups are."""
+        return self._folder
+
     @classmethod
     def open(
         cls,
@@ -121,16 +126,21 @@ class MemoryGroups:
 
         May be repeated.
         """
-        deadline = time.monotonic() + _REMOVE_TIMEOUT
+        remove_groups(self._folder)
+
+
+def remove_groups(folder: Path) -> None:
+    """Remove a folder of groups; those that still hold processes are left and logged."""
+    deadline = time.monotonic() + _REMOVE_TIMEOUT
+    try:
+        groups = [path for path in folder.iterdir() if path.is_dir()]
+    except FileNotFoundError:
+        return
+    for path in (*groups, folder):
         try:
-            groups = [path for path in self._folder.iterdir() if path.is_dir()]
-        except FileNotFoundError:
-            return
-        for folder in (*groups, self._folder):
-            try:
-                _remove(folder, deadline)
-            except OSError as error:
-                log.warning("a memory group is left: %s", error)
+            _remove(path, deadline)
+        except OSError as error:
+            log.warning("a memory group is left: %s", error)
 
 
 class MemoryGroup:

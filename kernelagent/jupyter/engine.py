@@ -164,6 +164,11 @@ class Engine:
         return self._launcher.runtime_dir
 
     @property
+    def places(self) -> list[str]:
+        """Directories outside the state directory that are left if the service is killed."""
+        return self._launcher.places
+
+    @property
     def fork_server_facts(self) -> dict[str, dict[str, Any]]:
         """The state of each fork server, by language."""
         return self._launcher.fork_server_facts

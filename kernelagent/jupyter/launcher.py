@@ -33,6 +33,7 @@ from kernelagent.jupyter.forkserver import ForkServer, ForkServerSpec, Generatio
 from kernelagent.jupyter.kernel import Kernel
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.memory import KernelMemory, default_limit
+from kernelagent.jupyter.places import GROUPS_PREFIX, RUNTIME_PREFIX
 from kernelagent.jupyter.provisioner import ForkProvisioner, PlainProvisioner
 from kernelagent.observers import KernelStarted, Observers
 from kernelagent.settings import Settings
@@ -73,6 +74,12 @@ class Launcher:
         return self._runtime_dir
 
     @property
+    def places(self) -> list[str]:
+        """Directories that are left if the service is killed."""
+        groups = self._groups.folder if isinstance(self._groups, MemoryGroups) else None
+        return [str(path) for path in (self._runtime_dir, groups) if path is not None]
+
+    @property
     def fork_server_facts(self) -> dict[str, dict[str, Any]]:
         """The state of each fork server, by language."""
         return {name: server.facts for name, server in self._fork_servers.items()}
@@ -97,7 +104,7 @@ class Launcher:
         self._socket_dir = self._runtime_dir
         if (owner := self.confinement.owner) is not None:
             self._socket_dir = await asyncio.to_thread(_make_socket_dir, self._runtime_dir, owner)
-        name = f"kernelagent-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        name = f"{GROUPS_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._groups = await asyncio.to_thread(MemoryGroups.open, name)
         self._context = zmq.Context()
         # One file descriptor per socket and peer; the default of 1023 ends at 250 kernels.
@@ -341,7 +348,7 @@ def _make_socket_dir(above: Path, owner: tuple[int, int]) -> Path:
 def _make_runtime_dir(settings: Settings) -> Path:
     parent = settings.runtime_parent
     parent.mkdir(parents=True, exist_ok=True)
-    runtime_dir = Path(tempfile.mkdtemp(prefix="ka-", dir=parent))
+    runtime_dir = Path(tempfile.mkdtemp(prefix=RUNTIME_PREFIX, dir=parent))
     longest = len(str(runtime_dir / _SOCKET_DIR / ("x" * 16))) + 2
     if longest > _LONGEST_SOCKET_PATH:
         runtime_dir.rmdir()

@@ -59,7 +59,7 @@ privileges.forbid_new_privileges()
 seccomp.REFUSED.clear()
 if os.getuid() == 0:
     # As Docker does: nothing of SYS_ADMIN, SYS_PTRACE, MKNOD and the like.
-    privileges.keep_capabilities(privileges.KEPT | {8})
+    privileges.keep_capabilities(privileges.KEPT | {8, 13})
 seccomp.REFUSED["unshare"] = (272, 97)
 seccomp.install()
 os.execv(sys.argv[1], sys.argv[1:])

@@ -5,12 +5,14 @@ Standard library only. `attack` returns what it has achieved: for each way wheth
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
 import os
 import resource
 import signal
+import socket
 import stat
 import struct
 import subprocess
@@ -173,6 +175,22 @@ class Target:
         resource.prlimit(self.pid, resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE))
         return True
 
+    # What the system thinks of it.
+
+    def have_it_killed_first(self) -> bool:
+        return self._open_of_any_thread("oom_score_adj")
+
+    def clear_its_references(self) -> bool:
+        return self._open_of_any_thread("clear_refs")
+
+    def _open_of_any_thread(self, name: str) -> bool:
+        # A thread's directory is there, although it is not listed.
+        for thread in os.listdir(f"/proc/{self.pid}/task"):
+            with contextlib.suppress(OSError):
+                os.close(os.open(f"/proc/{thread}/{name}", os.O_WRONLY))
+                return True
+        return False
+
     # Its state directory.
 
     def list_state(self) -> bool:
@@ -291,6 +309,25 @@ class Target:
                 os.close(os.open(path, os.O_WRONLY))
                 return True
         return False
+
+    # What others send to it, their tokens among it.
+
+    def sniff_packets(self) -> bool:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as sniffer:
+            sniffer.bind(("lo", 0))
+            return self._sniffs(sniffer)
+
+    def sniff_segments(self) -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sniffer:
+            return self._sniffs(sniffer)
+
+    def _sniffs(self, sniffer: socket.socket) -> bool:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            with socket.create_connection(server.getsockname()) as client:
+                client.send(b"Bearer token")
+            while b"Bearer token" not in sniffer.recv(65536):
+                pass
+        return True
 
     def become_root(self) -> bool:
         return (

@@ -83,6 +83,8 @@ KNOWN = {
         "have_the_system_run_a_program",
         "write_settings_of_the_system",
         "leave_its_memory_group",
+        "have_it_killed_first",
+        "clear_its_references",
     },
 }
 
@@ -144,6 +146,8 @@ async def test_without_isolation_many_ways_lead_to_it(
         "signal_by_descriptor",
         "signal_its_group",
         "limit_it",
+        "have_it_killed_first",
+        "clear_its_references",
         "list_state",
         "read_key",
         "read_key_through_own_root",
@@ -165,6 +169,8 @@ async def test_without_isolation_many_ways_lead_to_it(
             "make_a_disk",
             "have_the_system_run_a_program",
             "write_settings_of_the_system",
+            "sniff_packets",
+            "sniff_segments",
         }
     assert ways - worked(result) == set()
     assert set(layers_of(await get(open_server, "/info")).values()) == {"missing"}

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kernelagent.isolation import landlock, seccomp
+from kernelagent.isolation.spawner import Orders, _within_reach
 from tests.conftest import start_server, stop_server
 from tests.jobs.jobs import get, post
 
@@ -70,6 +71,28 @@ def state(tmp_path: Path) -> Path:
     (tmp_path / "above" / "workspace").mkdir()
     (tmp_path / "above" / "workspace" / "file").write_text("public")
     return tmp_path / "above" / "state"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files to others")
+@pytest.mark.parametrize(
+    ("owner", "mode", "reached"),
+    [
+        ((0, 0), 0o440, False),
+        ((0, 0), 0o004, True),
+        ((0, 61184), 0o440, True),
+        ((0, 61184), 0o400, False),
+        ((61184, 0), 0o400, True),
+        ((61184, 0), 0o000, True),
+    ],
+)
+def test_groups_and_owners_count_as_to_what_another_user_reaches(
+    state: Path, owner: tuple[int, int], mode: int, *, reached: bool
+) -> None:
+    key = state / "key"
+    os.chown(key, *owner)
+    key.chmod(mode)
+    orders = Orders([str(state)], (61184, 61184), "", [str(key)], [])
+    assert _within_reach(orders, (61184, 61184)) is reached
 
 
 @needs_landlock
@@ -156,6 +179,33 @@ print(json.dumps({
     }
 
 
+@needs_landlock
+def test_landlock_stops_signals_even_if_it_cannot_hide_files(state: Path) -> None:
+    layer, signalled, plain = run(
+        """
+from kernelagent.isolation import spawner
+privileges_first()
+(state,) = arguments
+def refuse(path, original=os.listdir):
+    if path == os.path.dirname(state):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+    return original(path)
+os.listdir = refuse
+layer = spawner._enter_landlock([state], os.getuid())
+print(json.dumps([
+    layer, attempt(lambda: os.kill(os.getppid(), 0)), attempt(lambda: read(state + "/key")),
+]))
+""",
+        str(state),
+    )
+    assert layer[1] == "missing"
+    assert f"{state.parent} cannot be listed" in layer[2]
+    assert plain == "done"
+    if landlock_version() >= landlock.WITH_SCOPES:
+        assert "signals and traces end at its border" in layer[2]
+        assert signalled == "EPERM"
+
+
 def test_the_first_version_of_landlock_is_not_used_where_it_would_forbid_too_much() -> None:
     with pytest.raises(OSError, match="version 1 would forbid too much"):
         landlock.enclose([], 1)
@@ -176,6 +226,8 @@ print(json.dumps({
     "limit another": attempt(lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CORE, limit)),
     "see its limit": attempt(lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CORE)),
     "limit itself": attempt(lambda: resource.setrlimit(resource.RLIMIT_CORE, limit)),
+    "listen to all": attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()),
+    "listen": attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()),
     "trace": attempt(lambda: calls.syscall("ptrace", ptrace, 16, 1, 0, 0)),
     "mount": attempt(lambda: calls.mount("none", "/", "tmpfs", 0)),
     "fork": attempt(lambda: os.waitpid(os.spawnv(os.P_NOWAIT, "/bin/true", ["true"]), 0)),
@@ -186,7 +238,7 @@ print(json.dumps({
     )
     assert told.pop("before") == "ENOTTY"
     assert told.pop("ask for its size") == "ENOTTY"
-    allowed = {"see its limit", "limit itself", "fork"}
+    allowed = {"see its limit", "limit itself", "fork", "listen"}
     assert told == {name: "done" if name in allowed else "EPERM" for name in told}
 
 
@@ -283,6 +335,36 @@ print(json.dumps([
     assert [step if isinstance(step, bool) else step[0] for step in told] == [0, 0, True, 0, 0], (
         told
     )
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="others have no rights there")
+def test_proc_shows_no_process_outside_and_nothing_that_was_covered(state: Path) -> None:
+    told = run(
+        """
+state, = arguments
+try:
+    calls.unshare(calls.CLONE_NEWNS)
+    calls.mount("none", "/", None, calls.MS_REC | calls.MS_SLAVE)
+    calls.mount("/dev/null", "/proc/version", None, calls.MS_BIND)
+    cover.apply([state], 0, is_root=True)
+except OSError:
+    print("null")
+    sys.exit()
+privileges_first()
+privileges.keep_capabilities(privileges.KEPT)
+landlock.enclose([], landlock.version())
+print(json.dumps({
+    "parent": os.path.exists(f"/proc/{os.getppid()}"),
+    "itself": os.path.exists(f"/proc/{os.getpid()}"),
+    "covered": read("/proc/version").decode(),
+    "settings": attempt(lambda: os.close(os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY))),
+}))
+""",
+        str(state),
+    )
+    if told is None:
+        pytest.skip("nothing can be covered here")
+    assert told == {"parent": False, "itself": True, "covered": "", "settings": "EROFS"}
 
 
 def test_a_secret_is_forgotten_wherever_it_was() -> None:

@@ -10,6 +10,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 
 from kernelagent.environment import Environment
 from kernelagent.errors import ConfigurationError
-from kernelagent.isolation.confinement import Confinement, Needs
+from kernelagent.isolation.confinement import UNUSED_ID, Confinement, Needs, _make_home
 from kernelagent.isolation.spawner import ACTIVE, MISSING, Request, pack, unpack
 from kernelagent.isolation.spawning import Spawner
 from kernelagent.process import PLAIN, ChildProcess, Starter
@@ -94,6 +95,82 @@ async def test_a_lost_spawner_costs_no_command(
     assert not lost.is_running()
     assert "is replaced" in caplog.text
     assert spawner_of(confinement).pid != lost.pid
+
+
+# The step named last waits for ever, as if its process had been stopped there.
+STUCK = (
+    "import sys; sys.path.append(sys.argv[1]); from kernelagent.isolation import begin, spawner; "
+    "begin._NUMBERS['x86_64']['{step}'], begin._NUMBERS['aarch64']['{step}'] = 271, 73; "
+    "spawner.main()"
+)
+
+
+@contextlib.asynccontextmanager
+async def stuck_at(
+    step: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Confinement]:
+    """A confinement whose first spawner makes nothing but processes that wait at `step`."""
+    settings.workspace.mkdir()
+    confinement = Confinement(settings)
+    with monkeypatch.context() as patched:
+        patched.setattr("kernelagent.isolation.spawning._PROGRAM", STUCK.format(step=step))
+        await confinement.open(NEEDS, Environment())
+    try:
+        yield confinement
+    finally:
+        await confinement.close()
+
+
+def stop_next(spawner: psutil.Process) -> None:
+    """Stop the next process that it makes once that waits, as what runs may stop each new one."""
+
+    def stop() -> None:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            for child in children():
+                if child != spawner and child.status() == psutil.STATUS_SLEEPING:
+                    child.send_signal(signal.SIGSTOP)
+                    return
+            time.sleep(0.005)
+
+    threading.Thread(target=stop).start()
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+async def test_a_process_that_is_stopped_at_once_costs_no_command(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    is_stopped: bool,
+) -> None:
+    if not is_stopped:
+        monkeypatch.setattr("kernelagent.isolation.spawning._PATIENCE", 0.4)
+    async with stuck_at("getpid", settings, monkeypatch) as confinement:
+        lost = spawner_of(confinement)
+        if is_stopped:
+            stop_next(lost)
+        started = time.monotonic()
+        assert await output_of(confinement, "echo", "one") == "one\n"
+        assert time.monotonic() - started < 5
+        assert confinement.restarts == 1
+        assert caplog.text.count("is replaced") == 2
+        # Nothing is left of the spawner and of what it had begun.
+        assert spawner_of(confinement).pid != lost.pid
+
+
+async def test_a_process_that_is_stopped_before_its_program_is_given_up_at_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stuck_at("chdir", settings, monkeypatch) as confinement:
+        spawner = spawner_of(confinement)
+        stop_next(spawner)
+        started = time.monotonic()
+        with pytest.raises(TimeoutError, match="does not begin"):
+            await output_of(confinement, "echo", "one")
+        assert time.monotonic() - started < 5
+        assert spawner_of(confinement) == spawner
+        assert confinement.restarts == 0
 
 
 async def test_processes_outlive_the_spawner_that_made_them(confinement: Confinement) -> None:
@@ -366,6 +443,50 @@ async def test_a_spawner_that_hangs_at_its_start_is_not_waited_for(
     assert children() == []
 
 
+async def test_a_key_that_is_replaced_stays_hidden(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "keys" / "jwt"
+    key.parent.mkdir()
+    key.write_text("first")
+    monkeypatch.setenv("KERNELAGENT_JWT_SECRET_FILE", str(key))
+    settings.workspace.mkdir()
+    confinement = Confinement(settings.model_copy(update={"sandbox_user": "root"}))
+    await confinement.open(NEEDS, Environment())
+    try:
+        if "cover" not in {layer.name for layer in confinement.layers if layer.state == ACTIVE}:
+            pytest.skip("nothing is covered here")
+        read = ("sh", "-c", f"cat {key} 2>&1 || true")
+        assert "first" not in await output_of(confinement, *read)
+        (tmp_path / "new").write_text("second")
+        (tmp_path / "new").rename(key)
+        assert "second" not in await output_of(confinement, *read)
+    finally:
+        await confinement.close()
+
+
+async def test_it_is_told_where_a_key_must_not_be_replaced(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings.workspace.mkdir()
+    key = settings.workspace / "jwt"
+    key.write_text("first")
+    monkeypatch.setenv("KERNELAGENT_JWT_SECRET_FILE", str(key))
+    confinement = Confinement(settings.model_copy(update={"sandbox_user": "root"}))
+    await confinement.open(NEEDS, Environment())
+    try:
+        printed = await output_of(confinement, "sh", "-c", f"cat {key} 2>&1 || true")
+        assert "first" not in printed
+        assert f"may read {key} once it is replaced" in caplog.text
+        cover = next(layer for layer in confinement.layers if layer.name == "cover")
+        assert cover.state != ACTIVE or str(key) in cover.detail
+    finally:
+        await confinement.close()
+
+
 @pytest.mark.parametrize("name", ["workspace", "runtime_dir"])
 async def test_what_is_used_must_not_be_where_the_secrets_are(
     settings: Settings, name: str
@@ -373,6 +494,19 @@ async def test_what_is_used_must_not_be_where_the_secrets_are(
     changed = settings.model_copy(update={name: settings.state_dir / "x"})
     with pytest.raises(ConfigurationError, match="is in the state directory"):
         await Confinement(changed).open(NEEDS, Environment())
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_home_that_cannot_be_made_keeps_no_service_from_starting(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = tmp_path / ".kernelagent"
+    if kind == "file":
+        taken.write_text("mine")
+    else:
+        taken.symlink_to("/etc")
+    assert _make_home(tmp_path, (UNUSED_ID, UNUSED_ID)) == str(tmp_path)
+    assert f"{taken}/home cannot be made" in caplog.text
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -76,6 +77,35 @@ async def begin(root: Path) -> Server:
 async def crash(server: Server) -> None:
     server.process.send_signal(signal.SIGKILL)
     await asyncio.to_thread(server.process.wait)
+
+
+async def test_directories_of_a_server_that_was_killed_are_removed(tmp_path: Path) -> None:
+    def begin_here() -> Server:
+        return start_server(
+            tmp_path / "workspace", tmp_path / "state", KERNELAGENT_RUNTIME_DIR=str(runtime)
+        )
+
+    # The names of sockets are short.
+    with tempfile.TemporaryDirectory() as folder:
+        runtime = Path(folder)
+        server = await asyncio.to_thread(begin_here)
+        try:
+            await crash(server)
+            left = list(runtime.iterdir())
+            groups = groups_of(server)
+            assert len(left) == 1
+            server = await asyncio.to_thread(begin_here)
+            await post(server, "/execute", code="1", timeout=60)
+            assert len(list(runtime.iterdir())) == 1
+            assert not left[0].exists()
+            assert not any(group.exists() for group in groups)
+        finally:
+            await asyncio.to_thread(stop_server, server)
+
+
+def groups_of(server: Server) -> list[Path]:
+    """The folders of its memory groups, if the system lets it have any."""
+    return list(Path("/sys/fs/cgroup").glob(f"**/kernelagent-{server.process.pid}-*"))
 
 
 async def test_a_server_that_is_killed_forgets_nothing(tmp_path: Path) -> None:
