@@ -17,7 +17,7 @@ from kernelagent.files import kernel, names
 from kernelagent.files.draft import Draft, sync
 from kernelagent.files.paths import Identity, Place, ancestors, quoted, told
 from kernelagent.files.staging import Staging
-from kernelagent.files.tree import Omissions, remove_tree, walk
+from kernelagent.files.tree import DEEPEST, Omissions, remove_tree, walk
 
 Check = Callable[[os.stat_result], bool]
 
@@ -140,7 +140,8 @@ def _copy_directory(source: Place, target: Place, is_closed: Check, may_read: Ch
         if omissions.count:
             left = [names.shown(path) for path in omissions.paths[:20]]
             raise FileOperationFailed(
-                f"{omissions.count} entries cannot be copied; nothing was",
+                f"{omissions.count} entries cannot be copied, as they cannot be read, are of no "
+                f"kind that can, or are more than {DEEPEST} directories deep; nothing was",
                 details={"entries": left, "count": omissions.count},
             )
         staging.commit(mode=stat.S_IMODE(top.st_mode) & 0o777, overwrite=False)

@@ -16,6 +16,10 @@ from typing import Any
 
 import pytest
 
+from kernelagent.errors import ArchiveRefused
+from kernelagent.files import staging as stagings
+from kernelagent.files.paths import Place
+from kernelagent.files.staging import ArchiveLimits, Staging
 from tests.files.conftest import ARCHIVE_LIMIT, ENTRY_LIMIT, UPLOAD_LIMIT, Files
 
 KINDS = {"tar": "application/x-tar", "tar.gz": "application/gzip", "zip": "application/zip"}
@@ -160,6 +164,12 @@ HARD = {"type": tarfile.LNKTYPE}
         tar(("x", {**LINK, "linkname": "../secret"})),
         tar(("a/x", {**LINK, "linkname": "../../outside"})),
         tar(("x", {**LINK, "linkname": "a/../../secret"})),
+        tar(("x", {**LINK, "linkname": "a/../b"})),
+        tar(("a/x", {**LINK, "linkname": "../b/../c"})),
+        tar(
+            ("a/b/c/up", {**LINK, "linkname": "../../.."}),
+            ("x", {**LINK, "linkname": "a/b/c/up/../../../outside/secret"}),
+        ),
         tar(("x", {**LINK, "linkname": "."}), ("x/y", b"through a link")),
         tar(("x", {**LINK, "linkname": "y"}), ("x/y", b"through a link")),
         tar(("x", {**HARD, "linkname": "/etc/passwd"})),
@@ -203,6 +213,67 @@ async def test_hard_links_become_files_of_their_own(files: Files) -> None:
     await unpack(files, tar(("a", b"content"), ("b/c", {**HARD, "linkname": "a"})))
     assert (files.workspace / "out" / "b" / "c").read_text() == "content"
     assert (files.workspace / "out" / "a").stat().st_nlink == 1
+
+
+async def test_links_within_the_archive_are_kept(files: Files) -> None:
+    targets = ("..", "../b", "./../../c/d", "e/./f")
+    await unpack(
+        files, tar(*((f"a/b/{n}", {**LINK, "linkname": t}) for n, t in enumerate(targets)))
+    )
+    made = files.workspace / "out" / "a" / "b"
+    assert [os.readlink(made / str(n)) for n in range(4)] == list(targets)  # noqa: PTH115
+
+
+def test_copies_for_hard_links_do_not_lift_the_ratio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stagings, "RATIO_FROM", 0)
+    (tmp_path / "out").mkdir()
+    place = Place(os.open(tmp_path, os.O_PATH), "out", "out")
+    staging = Staging(place, lambda _: False, ArchiveLimits(100, 10**6, ratio=3))
+    staging.consumed = 1000
+    staging.begin_file("a", 0o644, None)
+    staging.write(bytes(1000))
+    staging.end_file()
+    for name in ("b", "c"):
+        staging.second_name(name, "a", 0o644, None)
+    with pytest.raises(ArchiveRefused):
+        staging.second_name("d", "a", 0o644, None)
+    staging.discard()
+    place.close()
+
+
+async def test_modes_of_directories(files: Files) -> None:
+    """Those that no entry names are as any others; those that are named as they are named."""
+    await unpack(files, zipped(("sub/deep/x", b"1")))
+    out = files.workspace / "out"
+    for path in (out, out / "sub", out / "sub" / "deep"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    directory = {"type": tarfile.DIRTYPE}
+    archive = tar(
+        ("late/x", b""),
+        ("late", {**directory, "mode": 0o750}),
+        ("kept", {**directory, "mode": 0o555}),
+        ("kept/deep", {**directory, "mode": 0o511}),
+        ("kept/deep/x", b""),
+        ("sub", {**directory, "mode": 0o500}),
+        ("sub/new", {**directory, "mode": 0o555}),
+    )
+    for base in ("fresh", "out"):
+        await unpack(files, archive, base)
+        found = {
+            name: stat.S_IMODE((files.workspace / base / name).stat().st_mode)
+            for name in ("late", "kept", "kept/deep", "sub", "sub/new")
+        }
+        # One that is there already stays as it is.
+        sub = 0o500 if base == "fresh" else 0o755
+        assert found == {
+            "late": 0o750,
+            "kept": 0o555,
+            "kept/deep": 0o511,
+            "sub": sub,
+            "sub/new": 0o555,
+        }
 
 
 async def test_modes_lose_what_gives_rights(files: Files) -> None:
@@ -260,6 +331,8 @@ def zip_with_list_of(count: int) -> bytes:
         lambda: gzip.compress(
             tar(("a", bytes(2**20)), *((f"h{n}", {**HARD, "linkname": "a"}) for n in range(20)))
         ),
+        # Directories that are no entries count as well.
+        lambda: tar(*((f"{n}/" + "d/" * 60 + "f", b"") for n in range(4))),
         lambda: pax_bomb(8 * 2**30 - 1),
         lambda: pax_bomb(2**20),
         many_headers,

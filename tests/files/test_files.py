@@ -264,6 +264,19 @@ async def test_a_very_deep_directory_is_removed(files: Files) -> None:
     assert list(files.workspace.iterdir()) == []
 
 
+async def test_copies_are_as_deep_as_lists(files: Files) -> None:
+    (files.workspace / "a" / "/".join(["d"] * 199)).mkdir(parents=True)
+    body = {"source": "a", "destination": "b"}
+    await files.ask("POST", "/files/copy", json=body)
+    assert (files.workspace / "b" / "/".join(["d"] * 199)).is_dir()
+    (files.workspace / "a" / "/".join(["d"] * 201)).mkdir(parents=True)
+    body = {"source": "a", "destination": "c"}
+    answer = await files.refused("POST", "/files/copy", 400, "FILE_OPERATION_FAILED", json=body)
+    assert "200 directories deep" in answer["message"]
+    assert "archive" not in answer["message"]
+    assert not (files.workspace / "c").exists()
+
+
 async def test_mkdir(files: Files) -> None:
     for _ in range(2):
         answer = await files.ask("POST", "/files/mkdir", json={"path": "a/b/c/"})
