@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
 import gzip
 import io
 import os
@@ -16,9 +19,12 @@ from typing import Any
 
 import pytest
 
-from kernelagent.errors import ArchiveRefused
+from kernelagent.errors import ArchiveRefused, FileLimit
 from kernelagent.files import staging as stagings
-from kernelagent.files.paths import Place
+from kernelagent.files.answers import archive_answer
+from kernelagent.files.archives import archive
+from kernelagent.files.paths import Place, Roots
+from kernelagent.files.service import FileService
 from kernelagent.files.staging import ArchiveLimits, Staging
 from tests.files.conftest import ARCHIVE_LIMIT, ENTRY_LIMIT, UPLOAD_LIMIT, Files
 
@@ -416,6 +422,72 @@ async def test_an_archive_holds_nothing_from_outside(files: Files) -> None:
         if kind == "tar.gz":
             content = gzip.decompress(content)
         assert b"SECRET" not in content
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", ["refused", "cancelled", "cancelled at once", "never sent"])
+async def test_a_download_that_does_not_begin_leaves_nothing_open(
+    tmp_path: Path, kind: str, way: str
+) -> None:
+    service = FileService(Roots(tmp_path, []), ArchiveLimits(1, 1), most_operations=1)
+
+    def is_open() -> bool:
+        found = []
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(descriptor.readlink())
+        return tmp_path in found
+
+    sending = asyncio.Event()
+
+    async def never(*_: Any) -> Any:
+        sending.set()
+        await asyncio.Event().wait()
+
+    directory = await service.open_tree(".")
+    pieces = archive(kind, directory.descriptor, lambda _: False, lambda _: True)
+    response = archive_answer(service.threads, pieces, directory, kind, "x")
+    del directory, pieces
+    assert is_open()
+    if way == "refused":
+        with service.threads.operation(), pytest.raises(FileLimit):
+            await response({}, never, never)
+    elif way != "never sent":
+        task = asyncio.ensure_future(response({}, never, never))
+        if way == "cancelled":
+            await sending.wait()
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        del task
+    if way in ("never sent", "cancelled at once"):
+        del response
+    async with asyncio.timeout(20):
+        while is_open():
+            gc.collect()
+            await asyncio.sleep(0.02)
+    await service.close()
+
+
+async def test_a_refused_archive_leaves_no_directories(files: Files) -> None:
+    await files.ask("POST", "/files/mkdir", json={"path": "there"})
+    for archive_of in (b"garbage" * 1000, os.urandom(UPLOAD_LIMIT + 1), b""):
+        for path in ("a/b/c", "there/d/e"):
+            response = await files.client.post(
+                "/files/archive", params={"path": path}, content=archive_of
+            )
+            assert response.status_code in (400, 413)
+    assert [path.name for path in files.workspace.rglob("*")] == ["there"]
+    await unpack(files, tar(("x", b"")), "a/b/c")
+    assert (files.workspace / "a" / "b" / "c" / "x").exists()
+
+
+@pytest.mark.parametrize("path", ["", ".", "a/..", "./"])
+async def test_the_name_of_the_workspace(files: Files, path: str) -> None:
+    (files.workspace / "a").mkdir()
+    response = await files.client.get("/files/archive", params={"path": path})
+    assert response.headers["content-disposition"] == 'attachment; filename="workspace.tar.gz"'
 
 
 async def test_what_is_left_out_is_told(files: Files) -> None:
