@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
-from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -161,20 +160,19 @@ def download_answer(
     )
 
 
-def archive_answer(threads: FileThreads, pieces: Iterator[bytes], kind: str, name: str) -> Response:
-    """An archive as it is made."""
+def archive_answer(
+    threads: FileThreads, pieces: Iterator[bytes], directory: OpenFile, kind: str, name: str
+) -> Response:
+    """An archive of a directory, as it is made."""
     from kernelagent.files.archives import MEDIA_TYPES
 
     return PiecewiseResponse(
         threads,
         pieces,
-        partial(_nothing),
+        directory.close,
         media_type=MEDIA_TYPES[kind],
         headers={"Content-Disposition": _disposition(f"{name}.{kind}")},
     )
-
-
-def _nothing() -> None: ...
 
 
 def _modified(facts: os.stat_result) -> datetime:

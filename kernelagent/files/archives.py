@@ -34,12 +34,17 @@ Check = Callable[[os.stat_result], bool]
 
 
 def archive(kind: str, directory: int, is_closed: Check, may_read: Check) -> Iterator[bytes]:
-    """The pieces of an archive of `directory`, which is closed at the end."""
+    """The pieces of an archive of `directory`, which stays open until the last."""
     omissions = Omissions()
-    entries = walk(directory, is_closed, omissions)
+    entries = _entries(directory, is_closed, omissions)
     make = _zip if kind == "zip" else _tar
     pieces = make(entries, may_read, omissions)
     return _gzip(pieces) if kind == "tar.gz" else pieces
+
+
+def _entries(directory: int, is_closed: Check, omissions: Omissions) -> Iterator[Entry]:
+    # Not before it begins: what has not begun is never asked to close anything.
+    yield from walk(os.dup(directory), is_closed, omissions)
 
 
 def _tar(entries: Iterator[Entry], may_read: Check, omissions: Omissions) -> Iterator[bytes]:

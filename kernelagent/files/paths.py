@@ -46,15 +46,17 @@ class Identity(NamedTuple):
 class Place:
     """An open directory and a name in it; `name` is "." for the directory itself.
 
-    A context manager: leaving it closes the directory.
+    `made` are the names of those directories above that were made for it, down to this one. A
+    context manager: leaving it closes the directory.
     """
 
-    __slots__ = ("directory", "name", "path")
+    __slots__ = ("directory", "made", "name", "path")
 
-    def __init__(self, directory: int, name: str, path: str) -> None:
+    def __init__(self, directory: int, name: str, path: str, made: tuple[str, ...] = ()) -> None:
         self.directory = directory
         self.name = name
         self.path = path
+        self.made = made
 
     def __enter__(self) -> Self:
         return self
@@ -65,6 +67,24 @@ class Place:
     def close(self) -> None:
         """Let go of the directory."""
         os.close(self.directory)
+
+    def unmake(self) -> None:
+        """Remove the directories that were made for it, unless others use them by now."""
+        here = os.dup(self.directory)
+        try:
+            for name in reversed(self.made):
+                above = os.open("..", _DIRECTORY, dir_fd=here)
+                is_it = _is_in(above, name, here)
+                os.close(here)
+                here = above
+                if not is_it:
+                    return
+                os.rmdir(name, dir_fd=above)
+        except OSError:
+            return
+        finally:
+            os.close(here)
+            self.made = ()
 
     def facts(self) -> os.stat_result:
         """What is there, a link as itself; raises OSError."""
@@ -241,6 +261,8 @@ class _Walk:
         # Where we are; the directories from a root down to there, none if we are above all roots.
         self._here: list[str] = []
         self._open: list[int] = []
+        # How many of the last ones we have made.
+        self._made = 0
         self._links = 0
 
     def close(self) -> None:
@@ -276,7 +298,12 @@ class _Walk:
         elif here not in roots.above:
             raise not_allowed(self._path)
 
+    def _place(self, name: str) -> Place:
+        made = tuple(self._here[len(self._here) - self._made :])
+        return Place(self._open.pop(), name, self._path, made)
+
     def _leave(self) -> None:
+        self._made = max(0, self._made - 1)
         if self._open:
             os.close(self._open.pop())
         if self._here:
@@ -285,15 +312,16 @@ class _Walk:
     def _enter(self, name: str, *, follow: bool) -> Place | None:
         """Go down, or the place if `name` is the last one."""
         above = self._open[-1]
-        is_last = not self._todo
+        is_last, made = not self._todo, 0
         try:
             descriptor = os.open(name, _ANYTHING, dir_fd=above)
         except FileNotFoundError:
             if is_last:
-                return Place(self._open.pop(), name, self._path)
+                return self._place(name)
             if self._make_mode is None:
                 raise
             descriptor = make_directory(above, name, self._make_mode)
+            made = self._made + 1
         try:
             facts = os.fstat(descriptor)
             if stat.S_ISLNK(facts.st_mode) and (follow or not is_last):
@@ -301,11 +329,12 @@ class _Walk:
                 return None
             self._check(facts)
             if is_last:
-                return Place(self._open.pop(), name, self._path)
+                return self._place(name)
             if not stat.S_ISDIR(facts.st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), self._path)
             self._open.append(os.dup(descriptor))
             self._here.append(name)
+            self._made = made
         finally:
             os.close(descriptor)
         return None
@@ -316,7 +345,7 @@ class _Walk:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self._path)
         if target.startswith("/"):
             self.close()
-            self._here = []
+            self._here, self._made = [], 0
             self._arrive()
         self._todo.extend(reversed(_split(target)))
 
@@ -332,6 +361,11 @@ def make_directory(above: int, name: str, mode: int) -> int:
     except FileExistsError:
         return os.open(name, _DIRECTORY, dir_fd=above)
     return os.open(name, _DIRECTORY, dir_fd=above)
+
+
+def _is_in(above: int, name: str, directory: int) -> bool:
+    facts = os.stat(name, dir_fd=above, follow_symlinks=False)
+    return Identity.of(facts) == Identity.of(os.fstat(directory))
 
 
 def not_allowed(path: str) -> PathNotAllowed:

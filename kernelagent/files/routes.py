@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from functools import partial
+from posixpath import normpath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -440,10 +441,10 @@ async def download_archive(
     service = _service(request)
     wanted = _path(request, path) if path else service.roots.workspace
     with service.threads.operation():
-        directory = await service.run(wanted, partial(service.open_directory, wanted))
-    pieces = archive(format, directory, service.roots.is_closed, service.may_read)
-    name = service.roots.absolute(wanted).rstrip("/").rpartition("/")[2]
-    return archive_answer(service.threads, pieces, format, name)
+        directory = await service.open_tree(wanted)
+    pieces = archive(format, directory.descriptor, service.roots.is_closed, service.may_read)
+    name = normpath(service.roots.absolute(wanted)).rpartition("/")[2]
+    return archive_answer(service.threads, pieces, directory, format, name)
 
 
 @router.post(

@@ -1,4 +1,8 @@
-"""Text search in files beneath a directory."""
+"""Text search in files beneath a directory, line by line.
+
+A pattern that tries many ways takes memory for each of them: how much, the length of a line and the
+time for one line bound.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,24 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import regex
-
-from kernelagent.errors import InvalidRequest
+from kernelagent.files import names
 from kernelagent.files.globs import Glob
+from kernelagent.files.patterns import read_pattern
 from kernelagent.files.tree import Entry, Omissions, walk
 
 # Seconds that a search may take; then it answers with what it has.
 TIME_LIMIT = 20.0
 # Larger files are not searched.
 LARGEST_FILE = 64 * 2**20
+# Characters of a line, the rest of which is not searched.
+LONGEST_LINE = 64 * 1024
 
-_LONGEST_PATTERN = 1000
-_LONGEST_LINE = 1000
+# Seconds for a line. The engine counts the processor time of all threads.
+_LINE_TIME = 0.25
+_LONGEST_TOLD = 1000
 _BINARY_LOOK = 8192
+# More bytes than the part of a line that is searched can have.
+_BLOCK = 2**20
 
 
 class TextSearch:
@@ -29,20 +37,20 @@ class TextSearch:
     def __init__(
         self, pattern: str, *, literal: bool, ignore_case: bool, glob: str | None, limit: int
     ) -> None:
-        if not pattern or len(pattern) > _LONGEST_PATTERN:
-            raise InvalidRequest(f"a pattern has 1 to {_LONGEST_PATTERN} characters")
-        flags = regex.MULTILINE | (regex.IGNORECASE if ignore_case else 0)
-        try:
-            self._pattern = regex.compile(regex.escape(pattern) if literal else pattern, flags)
-        except (regex.error, OverflowError, RecursionError, ValueError) as error:
-            raise InvalidRequest(f"pattern: {str(error)[:200]}") from None
-        self._glob = None if glob is None else Glob(glob)
+        self._pattern, self._hint = read_pattern(pattern, literal=literal, ignore_case=ignore_case)
+        self._glob = None if glob is None else Glob(names.real(glob))
         self._limit = limit
         self._deadline = time.monotonic() + TIME_LIMIT
+        self._end: str | None = None
+        self._passed_over = False
         self.matches: list[dict[str, Any]] = []
         self.searched = 0
         self.skipped = Omissions()
-        self.reason: str | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why there may be more: limit, or time, also if it was too short for some lines."""
+        return self._end or ("time" if self._passed_over else None)
 
     def directory(
         self,
@@ -76,46 +84,75 @@ class TextSearch:
 
     def file(self, file: int, path: str) -> None:
         """Search one file; raises OSError."""
-        with os.fdopen(file, "rb", closefd=False) as reader:
-            data = reader.read(_BINARY_LOOK)
-            self.searched += 1
-            if b"\0" in data:
-                return  # no text
-            data += reader.read(LARGEST_FILE)
-        for match in self._lines(data.decode("utf-8", "replace")):
-            if len(self.matches) >= self._limit:
-                self.reason = "limit"
+        number = 1
+        for text in self._blocks(file):
+            for line, content in self._candidates(text, number):
+                if self._is_over():
+                    return
+                match = self._match(content[:LONGEST_LINE])
+                if match is None:
+                    continue
+                if len(self.matches) >= self._limit:
+                    self._end = "limit"
+                    return
+                self.matches.append({"path": path, "line": line, **match})
+            if self._is_over():
                 return
-            self.matches.append({"path": path, **match})
+            number += text.count("\n")
 
-    def _lines(self, text: str) -> Iterator[dict[str, Any]]:
-        """The first match in each line that has one."""
-        position, line, counted = 0, 1, 0
-        while position <= len(text):
-            left = self._deadline - time.monotonic()
-            try:
-                # Without the lock of the interpreter, so that a slow pattern holds up nobody.
-                found = self._pattern.search(text, position, concurrent=True, timeout=max(left, 0))
-            except TimeoutError:
-                self.reason = "time"
-                return
-            if found is None:
-                return
-            line += text.count("\n", counted, found.start())
-            counted = found.start()
+    def _blocks(self, file: int) -> Iterator[str]:
+        """Whole lines, as many as come at once; of a very long one what is searched, and more."""
+        rest = os.pread(file, _BINARY_LOOK, 0)
+        position = len(rest)
+        self.searched += 1
+        if b"\0" in rest:
+            return  # no text
+        while position < LARGEST_FILE and (data := os.pread(file, _BLOCK, position)):
+            position += len(data)
+            end = data.rfind(b"\n") + 1
+            if end:
+                yield (rest + data[:end]).decode("utf-8", "replace")
+                rest = data[end:]
+            else:
+                rest += data[: max(_BLOCK - len(rest), 0)]
+        if rest:
+            yield rest.decode("utf-8", "replace")
+
+    def _candidates(self, text: str, number: int) -> Iterator[tuple[int, str]]:
+        """Lines that may match, with their numbers; `number` is the first one's."""
+        if self._hint is None:
+            lines = text.split("\n")
+            if not lines[-1]:
+                lines.pop()
+            yield from enumerate(lines, number)
+            return
+        position = 0
+        while found := self._hint.search(text, position, concurrent=True):
             start = text.rfind("\n", 0, found.start()) + 1
+            number += text.count("\n", position, start)
             end = text.find("\n", found.start())
             end = len(text) if end < 0 else end
-            first = max(start, found.start() - _LONGEST_LINE // 2)
-            yield {
-                "line": line,
-                "column": found.start() - start + 1,
-                "text": text[first : min(end, first + _LONGEST_LINE)].rstrip("\r"),
-                "match": found.group()[:_LONGEST_LINE],
-            }
-            position = max(end, found.end() - 1) + 1
+            yield number, text[start:end]
+            position, number = end + 1, number + 1
+
+    def _match(self, line: str) -> dict[str, Any] | None:
+        """The first match in a line."""
+        try:
+            # Without the lock of the interpreter, so that a slow pattern holds up nobody.
+            found = self._pattern.search(line, concurrent=True, timeout=_LINE_TIME)
+        except TimeoutError:
+            self._passed_over = True
+            return None
+        if found is None:
+            return None
+        first = max(0, found.start() - _LONGEST_TOLD // 2)
+        return {
+            "column": found.start() + 1,
+            "text": line[first : first + _LONGEST_TOLD].rstrip("\r"),
+            "match": found.group()[:_LONGEST_TOLD],
+        }
 
     def _is_over(self) -> bool:
-        if self.reason is None and time.monotonic() > self._deadline:
-            self.reason = "time"
-        return self.reason is not None
+        if self._end is None and time.monotonic() > self._deadline:
+            self._end = "time"
+        return self._end is not None

@@ -33,7 +33,7 @@ FILE_MODE = 0o644
 
 
 class OpenFile:
-    """A regular file that is open for reading, and what it was when it was opened."""
+    """A file or directory that is open for reading, and what it was when it was opened."""
 
     def __init__(self, descriptor: int, facts: os.stat_result, path: str) -> None:
         self.descriptor = descriptor
@@ -123,6 +123,15 @@ class FileService:
     async def open(self, path: str) -> OpenFile:
         """Open a regular file for reading."""
         return await self.run(path, partial(self.open_now, path))
+
+    async def open_tree(self, path: str) -> OpenFile:
+        """Open a directory."""
+
+        def work() -> OpenFile:
+            directory = self.open_directory(path)
+            return OpenFile(directory, os.fstat(directory), path)
+
+        return await self.run(path, work)
 
     async def read_small(self, path: str, most: int) -> tuple[OpenFile, bytes | None]:
         """The file, and its contents if there is not more than `most`."""
@@ -335,7 +344,10 @@ class FileService:
                 target = os.readlink(place.name, dir_fd=place.directory)
         leads_to = None
         if target is not None:
-            with contextlib.suppress(OSError), self.roots.locate(path) as place:
+            with (
+                contextlib.suppress(OSError, PathNotAllowed, InvalidPath),
+                self.roots.locate(path) as place,
+            ):
                 leads_to = place.facts()
         shown = self.roots.absolute(path)
         described = describe(shown, facts, target=target, leads_to=leads_to)
@@ -400,8 +412,20 @@ class FileService:
             if destination.endswith("/"):
                 destination += place.name
             with self._located(destination) as target, translated(destination):
-                work(place, target, self.roots.is_closed, self.may_read, overwrite=overwrite)
+                try:
+                    if overwrite:
+                        self._spare_replaced(target)
+                    work(place, target, self.roots.is_closed, self.may_read, overwrite=overwrite)
+                except BaseException:
+                    target.unmake()
+                    raise
         return destination
+
+    def _spare_replaced(self, target: Place) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            facts = target.facts()
+            if stat.S_ISDIR(facts.st_mode):
+                self._spare_protected(target.path, facts)
 
     def _located(self, destination: str) -> Place:
         with translated(destination):

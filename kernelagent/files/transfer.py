@@ -14,10 +14,10 @@ from kernelagent.errors import (
     InvalidPath,
 )
 from kernelagent.files import kernel, names
-from kernelagent.files.draft import Draft, sync
+from kernelagent.files.draft import Draft, sync, temporary_name
 from kernelagent.files.paths import Identity, Place, ancestors, quoted, told
 from kernelagent.files.staging import Staging
-from kernelagent.files.tree import Omissions, remove_tree, walk
+from kernelagent.files.tree import DEEPEST, Omissions, remove_tree, walk
 
 Check = Callable[[os.stat_result], bool]
 
@@ -31,7 +31,13 @@ def move_entry(
     """Give what is at `source` the name `target`; raises OSError, ApiError."""
     try:
         if overwrite:
-            _check_replaced(source.facts(), target)
+            facts = source.facts()
+            _check_replaced(facts, target)
+            if _is_second_name(source, facts, target):
+                # The system would leave both as they are.
+                os.unlink(source.name, dir_fd=source.directory)
+                sync(source.directory)
+                return
             os.rename(
                 source.name,
                 target.name,
@@ -66,7 +72,8 @@ def copy_entry(
     """Have a copy at `target`, seen when it is complete; raises OSError, ApiError."""
     facts = source.facts()
     if stat.S_ISLNK(facts.st_mode):
-        _copy_link(source, target)
+        _check_replaced(facts, target)
+        _copy_link(source, target, overwrite=overwrite)
     elif stat.S_ISREG(facts.st_mode):
         _check_replaced(facts, target)
         _copy_file(source, target, may_read, overwrite=overwrite)
@@ -76,9 +83,22 @@ def copy_entry(
         raise InvalidPath(f"this is no regular file{_quoted(source)}")
 
 
-def _copy_link(source: Place, target: Place) -> None:
+def _copy_link(source: Place, target: Place, *, overwrite: bool) -> None:
+    there = _identity(target)
+    # A link in the place of what it leads to would lead to itself.
+    if there is not None and there in (_identity(source), _end_of(source)):
+        raise FileAlreadyExists(f"source and destination are the same{_quoted(target)}")
     leads_to = os.readlink(source.name, dir_fd=source.directory)
-    os.symlink(leads_to, target.name, dir_fd=target.directory)
+    if overwrite:
+        name = temporary_name()
+        os.symlink(leads_to, name, dir_fd=target.directory)
+        try:
+            os.rename(name, target.name, src_dir_fd=target.directory, dst_dir_fd=target.directory)
+        except BaseException:
+            os.unlink(name, dir_fd=target.directory)
+            raise
+    else:
+        os.symlink(leads_to, target.name, dir_fd=target.directory)
     sync(target.directory)
 
 
@@ -140,7 +160,8 @@ def _copy_directory(source: Place, target: Place, is_closed: Check, may_read: Ch
         if omissions.count:
             left = [names.shown(path) for path in omissions.paths[:20]]
             raise FileOperationFailed(
-                f"{omissions.count} entries cannot be copied; nothing was",
+                f"{omissions.count} entries cannot be copied, as they cannot be read, are of no "
+                f"kind that can, or are more than {DEEPEST} directories deep; nothing was",
                 details={"entries": left, "count": omissions.count},
             )
         staging.commit(mode=stat.S_IMODE(top.st_mode) & 0o777, overwrite=False)
@@ -168,10 +189,28 @@ def _check_replaced(facts: os.stat_result, target: Place) -> None:
             os.close(opened)
 
 
+def _is_second_name(source: Place, facts: os.stat_result, target: Place) -> bool:
+    """Whether both are names of one file, and not the same name."""
+    if stat.S_ISDIR(facts.st_mode) or facts.st_nlink < 2:
+        return False
+    if Identity.of(facts) != _identity(target):
+        return False
+    directories = {Identity.of(os.fstat(place.directory)) for place in (source, target)}
+    return source.name != target.name or len(directories) == 2
+
+
 def _identity(place: Place) -> Identity | None:
     try:
         return Identity.of(place.facts())
     except FileNotFoundError:
+        return None
+
+
+def _end_of(link: Place) -> Identity | None:
+    """What it leads to, wherever that is; None if nothing is there."""
+    try:
+        return Identity.of(os.stat(link.name, dir_fd=link.directory))
+    except OSError:
         return None
 
 

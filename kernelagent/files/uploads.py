@@ -90,9 +90,12 @@ class Form:
 
     async def store(self, default: str | None, *, mode: int | None, overwrite: bool) -> Uploaded:
         """Give the file its path: the part `path`, else `default`, else the name that was sent."""
-        path = self._path(default)
+        asked = self._asked(default)
+        path = self._path(asked)
+        # To a directory only once, even if one in it has the file's name.
+        may_enter = path == asked
         destination, size = await self._service.run(
-            path, partial(self._store, path, mode, overwrite=overwrite)
+            path, partial(self._store, path, mode, may_enter, overwrite=overwrite)
         )
         return Uploaded(destination, size)
 
@@ -149,25 +152,33 @@ class Form:
                 self._draft = Draft(place.directory)
         self._draft.write(data)
 
-    def _path(self, default: str | None) -> str:
+    def _asked(self, default: str | None) -> str:
         try:
             path = names.real(self._fields.get("path", bytearray()).decode())
         except UnicodeDecodeError:
             path = os.fsdecode(bytes(self._fields["path"]))
-        path = path or default or ""
+        return path or default or ""
+
+    def _path(self, path: str) -> str:
         if path and not path.endswith("/"):
             return path
         # Of a path only the last part: some clients send all of it.
-        name = re.split(r"[/\\]", names.real(self._filename))[-1]
-        if name in ("", ".", ".."):
+        name = self._sent_name()
+        if not name:
             raise MissingParameter("the part path is required, or a file name")
         return path + name
 
-    def _store(self, path: str, mode: int | None, *, overwrite: bool) -> tuple[str, int]:
+    def _sent_name(self) -> str:
+        name = re.split(r"[/\\]", names.real(self._filename))[-1]
+        return "" if name in (".", "..") else name
+
+    def _store(
+        self, path: str, mode: int | None, may_enter: bool, *, overwrite: bool
+    ) -> tuple[str, int]:
         if self._draft is None:
             raise RuntimeError("nothing was received")
-        name = re.split(r"[/\\]", names.real(self._filename))[-1]
-        if name not in ("", ".", "..") and self._service.is_directory(path):
+        name = self._sent_name()
+        if may_enter and name and self._service.is_directory(path):
             path = f"{path}/{name}"
         with self._service.locate_new(path) as place:
             self._service.commit(self._draft, place, mode, overwrite=overwrite)
@@ -203,6 +214,7 @@ class Unpacking:
         self._draft: Draft | None = None
         self._begun = bytearray()
         self._size = 0
+        self._done = False
 
     async def receive(self, body: Body, *, overwrite: bool) -> Uploaded:
         """Take all of the body, then put what was in it at its place; raises ApiError."""
@@ -278,6 +290,7 @@ class Unpacking:
             with contextlib.suppress(StopIteration):
                 self._reader.send(None)
         staging.commit(mode=DIRECTORY_MODE, overwrite=overwrite)
+        self._done = True
         return Uploaded(self._path, staging.bytes, staging.entries)
 
     def _opened(self) -> tuple[Staging, Place]:
@@ -291,6 +304,8 @@ class Unpacking:
         if self._staging is not None:
             self._staging.discard()
         if self._place is not None:
+            if not self._done:
+                self._place.unmake()
             self._place.close()
         self._draft = self._staging = self._place = None
 

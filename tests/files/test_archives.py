@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
 import gzip
 import io
 import os
@@ -16,6 +19,13 @@ from typing import Any
 
 import pytest
 
+from kernelagent.errors import ArchiveRefused, FileLimit
+from kernelagent.files import staging as stagings
+from kernelagent.files.answers import archive_answer
+from kernelagent.files.archives import archive
+from kernelagent.files.paths import Place, Roots
+from kernelagent.files.service import FileService
+from kernelagent.files.staging import ArchiveLimits, Staging
 from tests.files.conftest import ARCHIVE_LIMIT, ENTRY_LIMIT, UPLOAD_LIMIT, Files
 
 KINDS = {"tar": "application/x-tar", "tar.gz": "application/gzip", "zip": "application/zip"}
@@ -160,6 +170,12 @@ HARD = {"type": tarfile.LNKTYPE}
         tar(("x", {**LINK, "linkname": "../secret"})),
         tar(("a/x", {**LINK, "linkname": "../../outside"})),
         tar(("x", {**LINK, "linkname": "a/../../secret"})),
+        tar(("x", {**LINK, "linkname": "a/../b"})),
+        tar(("a/x", {**LINK, "linkname": "../b/../c"})),
+        tar(
+            ("a/b/c/up", {**LINK, "linkname": "../../.."}),
+            ("x", {**LINK, "linkname": "a/b/c/up/../../../outside/secret"}),
+        ),
         tar(("x", {**LINK, "linkname": "."}), ("x/y", b"through a link")),
         tar(("x", {**LINK, "linkname": "y"}), ("x/y", b"through a link")),
         tar(("x", {**HARD, "linkname": "/etc/passwd"})),
@@ -203,6 +219,67 @@ async def test_hard_links_become_files_of_their_own(files: Files) -> None:
     await unpack(files, tar(("a", b"content"), ("b/c", {**HARD, "linkname": "a"})))
     assert (files.workspace / "out" / "b" / "c").read_text() == "content"
     assert (files.workspace / "out" / "a").stat().st_nlink == 1
+
+
+async def test_links_within_the_archive_are_kept(files: Files) -> None:
+    targets = ("..", "../b", "./../../c/d", "e/./f")
+    await unpack(
+        files, tar(*((f"a/b/{n}", {**LINK, "linkname": t}) for n, t in enumerate(targets)))
+    )
+    made = files.workspace / "out" / "a" / "b"
+    assert [os.readlink(made / str(n)) for n in range(4)] == list(targets)  # noqa: PTH115
+
+
+def test_copies_for_hard_links_do_not_lift_the_ratio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stagings, "RATIO_FROM", 0)
+    (tmp_path / "out").mkdir()
+    place = Place(os.open(tmp_path, os.O_PATH), "out", "out")
+    staging = Staging(place, lambda _: False, ArchiveLimits(100, 10**6, ratio=3))
+    staging.consumed = 1000
+    staging.begin_file("a", 0o644, None)
+    staging.write(bytes(1000))
+    staging.end_file()
+    for name in ("b", "c"):
+        staging.second_name(name, "a", 0o644, None)
+    with pytest.raises(ArchiveRefused):
+        staging.second_name("d", "a", 0o644, None)
+    staging.discard()
+    place.close()
+
+
+async def test_modes_of_directories(files: Files) -> None:
+    """Those that no entry names are as any others; those that are named as they are named."""
+    await unpack(files, zipped(("sub/deep/x", b"1")))
+    out = files.workspace / "out"
+    for path in (out, out / "sub", out / "sub" / "deep"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    directory = {"type": tarfile.DIRTYPE}
+    archive = tar(
+        ("late/x", b""),
+        ("late", {**directory, "mode": 0o750}),
+        ("kept", {**directory, "mode": 0o555}),
+        ("kept/deep", {**directory, "mode": 0o511}),
+        ("kept/deep/x", b""),
+        ("sub", {**directory, "mode": 0o500}),
+        ("sub/new", {**directory, "mode": 0o555}),
+    )
+    for base in ("fresh", "out"):
+        await unpack(files, archive, base)
+        found = {
+            name: stat.S_IMODE((files.workspace / base / name).stat().st_mode)
+            for name in ("late", "kept", "kept/deep", "sub", "sub/new")
+        }
+        # One that is there already stays as it is.
+        sub = 0o500 if base == "fresh" else 0o755
+        assert found == {
+            "late": 0o750,
+            "kept": 0o555,
+            "kept/deep": 0o511,
+            "sub": sub,
+            "sub/new": 0o555,
+        }
 
 
 async def test_modes_lose_what_gives_rights(files: Files) -> None:
@@ -260,6 +337,8 @@ def zip_with_list_of(count: int) -> bytes:
         lambda: gzip.compress(
             tar(("a", bytes(2**20)), *((f"h{n}", {**HARD, "linkname": "a"}) for n in range(20)))
         ),
+        # Directories that are no entries count as well.
+        lambda: tar(*((f"{n}/" + "d/" * 60 + "f", b"") for n in range(4))),
         lambda: pax_bomb(8 * 2**30 - 1),
         lambda: pax_bomb(2**20),
         many_headers,
@@ -343,6 +422,72 @@ async def test_an_archive_holds_nothing_from_outside(files: Files) -> None:
         if kind == "tar.gz":
             content = gzip.decompress(content)
         assert b"SECRET" not in content
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", ["refused", "cancelled", "cancelled at once", "never sent"])
+async def test_a_download_that_does_not_begin_leaves_nothing_open(
+    tmp_path: Path, kind: str, way: str
+) -> None:
+    service = FileService(Roots(tmp_path, []), ArchiveLimits(1, 1), most_operations=1)
+
+    def is_open() -> bool:
+        found = []
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(descriptor.readlink())
+        return tmp_path in found
+
+    sending = asyncio.Event()
+
+    async def never(*_: Any) -> Any:
+        sending.set()
+        await asyncio.Event().wait()
+
+    directory = await service.open_tree(".")
+    pieces = archive(kind, directory.descriptor, lambda _: False, lambda _: True)
+    response = archive_answer(service.threads, pieces, directory, kind, "x")
+    del directory, pieces
+    assert is_open()
+    if way == "refused":
+        with service.threads.operation(), pytest.raises(FileLimit):
+            await response({}, never, never)
+    elif way != "never sent":
+        task = asyncio.ensure_future(response({}, never, never))
+        if way == "cancelled":
+            await sending.wait()
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        del task
+    if way in ("never sent", "cancelled at once"):
+        del response
+    async with asyncio.timeout(20):
+        while is_open():
+            gc.collect()
+            await asyncio.sleep(0.02)
+    await service.close()
+
+
+async def test_a_refused_archive_leaves_no_directories(files: Files) -> None:
+    await files.ask("POST", "/files/mkdir", json={"path": "there"})
+    for archive_of in (b"garbage" * 1000, os.urandom(UPLOAD_LIMIT + 1), b""):
+        for path in ("a/b/c", "there/d/e"):
+            response = await files.client.post(
+                "/files/archive", params={"path": path}, content=archive_of
+            )
+            assert response.status_code in (400, 413)
+    assert [path.name for path in files.workspace.rglob("*")] == ["there"]
+    await unpack(files, tar(("x", b"")), "a/b/c")
+    assert (files.workspace / "a" / "b" / "c" / "x").exists()
+
+
+@pytest.mark.parametrize("path", ["", ".", "a/..", "./"])
+async def test_the_name_of_the_workspace(files: Files, path: str) -> None:
+    (files.workspace / "a").mkdir()
+    response = await files.client.get("/files/archive", params={"path": path})
+    assert response.headers["content-disposition"] == 'attachment; filename="workspace.tar.gz"'
 
 
 async def test_what_is_left_out_is_told(files: Files) -> None:

@@ -13,6 +13,7 @@ import stat
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,39 @@ async def test_what_a_crash_has_left_goes_with_the_next_write(tmp_path: Path) ->
     place.close()
     assert list((tmp_path / "beneath").iterdir()) == []
     await service.close()
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root acts as another user")
+async def test_directories_that_may_not_be_written_join_others_of_their_owner() -> None:
+    uid, gid = 54321, 54322
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        (root / "workspace" / "out").mkdir(parents=True)
+        for path in (root / "workspace", root / "workspace" / "out"):
+            os.chown(path, uid, gid)
+        roots = Roots(root / "workspace", [])
+        service = FileService(roots, ArchiveLimits(10, 1000), owner=(uid, gid))
+
+        def unpack(base: str) -> None:
+            with service.locate_directory(base) as place:
+                staging = Staging(place, roots.is_closed, service.limits)
+                try:
+                    staging.directory("kept", 0o555, None)
+                    staging.begin_file("kept/deep/file", 0o444, None)
+                    staging.end_file()
+                    staging.directory("kept/deep", 0o500, None)
+                    staging.commit(mode=0o755, overwrite=True)
+                finally:
+                    staging.discard()
+
+        for base in ("out", "fresh"):
+            await service.run(base, partial(unpack, base))
+            kept = root / "workspace" / base / "kept"
+            for path, mode in ((kept, 0o555), (kept / "deep", 0o500)):
+                assert stat.S_IMODE(path.stat().st_mode) == mode
+            assert (kept / "deep" / "file").stat().st_uid == uid
+        await service.close()
 
 
 @pytest.mark.timeout(300)

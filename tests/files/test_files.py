@@ -8,10 +8,15 @@ import os
 import socket
 import stat
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kernelagent.errors import PathNotAllowed
+from kernelagent.files.paths import Roots
+from kernelagent.files.service import FileService
+from kernelagent.files.staging import ArchiveLimits
 from tests.files.conftest import WRITE_LIMIT, Files
 
 TEXT = 'line "one"\nzwei \\ drei é € 😀\0\x01\u2028 end'
@@ -227,6 +232,10 @@ async def test_stat(files: Files) -> None:
     link = await files.ask("GET", "/files/stat?path=link")
     assert (link["type"], link["target"], link["etag"]) == ("symlink", "file", answer["etag"])
     assert (await files.ask("GET", "/files/stat?path=dangling"))["target"] == "nothing"
+    (files.workspace / "out").symlink_to(files.outside / "secret")
+    outside = await files.ask("GET", "/files/stat?path=out")
+    assert (outside["type"], outside["target"]) == ("symlink", str(files.outside / "secret"))
+    assert outside["size"] == len(str(files.outside / "secret"))
     assert (await files.ask("GET", "/files/stat?path=."))["type"] == "directory"
     await files.refused("GET", "/files/stat?path=missing", 404, "FILE_NOT_FOUND")
 
@@ -262,6 +271,74 @@ async def test_a_very_deep_directory_is_removed(files: Files) -> None:
     assert (answer["count"], answer["skipped"]) == (200, 1)
     await files.ask("DELETE", "/files/remove", params={"path": "d" * 20})
     assert list(files.workspace.iterdir()) == []
+
+
+async def test_a_move_into_itself_makes_nothing(files: Files) -> None:
+    await files.write("a/b/file", "1")
+    for destination in ("a/new/deep/x", "a/b/../b/new/x"):
+        body = {"source": "a", "destination": destination}
+        for route in ("move", "copy"):
+            await files.refused("POST", f"/files/{route}", 400, "INVALID_PATH", json=body)
+    found = [str(path.relative_to(files.workspace)) for path in files.workspace.rglob("*")]
+    assert sorted(found) == ["a", "a/b", "a/b/file"]
+
+
+async def test_a_move_to_another_name_of_the_same_file(files: Files) -> None:
+    await files.write("a/one", "1")
+    (files.workspace / "two").hardlink_to(files.workspace / "a" / "one")
+    body: dict[str, Any] = {"source": "a/one", "destination": "two", "overwrite": True}
+    await files.ask("POST", "/files/move", json={**body, "destination": "a/../a/one"})
+    assert (files.workspace / "a" / "one").exists()
+    await files.ask("POST", "/files/move", json=body)
+    assert not (files.workspace / "a" / "one").exists()
+    assert (files.workspace / "two").read_text() == "1"
+
+
+async def test_a_copied_link_replaces_a_file(files: Files) -> None:
+    await files.write("file", "1")
+    await files.write("other", "2")
+    await files.ask("POST", "/files/mkdir", json={"path": "dir"})
+    (files.workspace / "link").symlink_to("file")
+    body: dict[str, Any] = {"source": "link", "destination": "other"}
+    await files.refused("POST", "/files/copy", 409, "FILE_ALREADY_EXISTS", json=body)
+    body["overwrite"] = True
+    await files.ask("POST", "/files/copy", json=body)
+    assert (files.workspace / "other").readlink() == Path("file")
+    (files.workspace / "dangling").symlink_to("nothing")
+    dangling = {"source": "dangling", "destination": "new/", "overwrite": True}
+    await files.ask("POST", "/files/copy", json=dangling)
+    assert (files.workspace / "new" / "dangling").readlink() == Path("nothing")
+    # Where it leads is not replaced by it, a destination that is a link leads there too.
+    for destination in ("link", "file", "other", "dir"):
+        body["destination"] = destination
+        await files.refused("POST", "/files/copy", 409, "FILE_ALREADY_EXISTS", json=body)
+    assert (files.workspace / "file").read_text() == "1"
+
+
+async def test_the_workspace_is_not_replaced(tmp_path: Path) -> None:
+    workspace, state = tmp_path / "workspace", tmp_path / "state"
+    for path in (workspace, state, tmp_path / "other", tmp_path / "empty"):
+        path.mkdir()
+    service = FileService(Roots(workspace, [tmp_path], [state]), ArchiveLimits(1, 1))
+    for path in (workspace, state):
+        with pytest.raises(PathNotAllowed):
+            await service.move(str(tmp_path / "other"), str(path), overwrite=True)
+    await service.move(str(tmp_path / "other"), str(tmp_path / "empty"), overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "state", "workspace"]
+    await service.close()
+
+
+async def test_copies_are_as_deep_as_lists(files: Files) -> None:
+    (files.workspace / "a" / "/".join(["d"] * 199)).mkdir(parents=True)
+    body = {"source": "a", "destination": "b"}
+    await files.ask("POST", "/files/copy", json=body)
+    assert (files.workspace / "b" / "/".join(["d"] * 199)).is_dir()
+    (files.workspace / "a" / "/".join(["d"] * 201)).mkdir(parents=True)
+    body = {"source": "a", "destination": "c"}
+    answer = await files.refused("POST", "/files/copy", 400, "FILE_OPERATION_FAILED", json=body)
+    assert "200 directories deep" in answer["message"]
+    assert "archive" not in answer["message"]
+    assert not (files.workspace / "c").exists()
 
 
 async def test_mkdir(files: Files) -> None:

@@ -127,3 +127,28 @@ async def test_a_hundred_megabytes_of_json_hold_up_nobody(large_server: Server) 
     # Without pieces each of them would be a multiple of this.
     assert worst_write < 0.5
     assert worst_read < 0.5
+
+
+@pytest.mark.timeout(300)
+async def test_patterns_that_take_memory_are_bounded(large_server: Server) -> None:
+    lines, line = large_server.workspace / "lines", large_server.workspace / "line"
+    lines.write_text("line of a log file\n" * (60 * MIB // 19) + "a" * MIB + "zz")
+    line.write_text("a" * MIB + "\nz")
+    try:
+        async with large_server.client(timeout=100) as client:
+            await client.get("/files/search?pattern=needle")
+            idle = memory(large_server)
+            for pattern, path, most in (
+                (r"(.|\n)*zz", "lines", 60 * MIB),
+                (r"(?:(.)|\n)*[zy]", "line", 100 * MIB),
+                # What each step of a group has matched is kept.
+                (r"(?:a(?=(?:(.)|x)*))*[zy]", "line", 300 * MIB),
+            ):
+                forget_peak(large_server)
+                params = {"pattern": pattern, "path": path}
+                answer = await client.get("/files/search", params=params)
+                assert answer.status_code == 200, answer.text
+                assert memory(large_server, "VmHWM") - idle < most, pattern
+    finally:
+        lines.unlink()
+        line.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from kernelagent.errors import InvalidRequest
 from kernelagent.files import bulk, names
 from kernelagent.files.globs import Glob
-from kernelagent.files.searching import TIME_LIMIT
+from kernelagent.files.patterns import read_pattern
+from kernelagent.files.searching import LONGEST_LINE, TIME_LIMIT
 from tests.files.conftest import Files
 
 
@@ -59,19 +61,108 @@ async def test_matches(files: Files) -> None:
     assert answer["files_searched"] == 4
 
 
+async def test_globs_of_names_that_are_no_utf8(files: Files) -> None:
+    (files.workspace / os.fsdecode(b"\xffname")).write_text("needle")
+    for glob, count in (("\uefffname", 1), ("*name", 1), ("\ueffename", 0)):
+        assert (await search(files, "needle", glob=glob))["count"] == count
+
+
 async def test_long_lines_are_cut_around_the_match(files: Files) -> None:
-    await files.write("x", "a" * 100_000 + "needle" + "b" * 100_000)
-    (match,) = (await search(files, "needle"))["matches"]
-    assert match["column"] == 100_001
-    assert len(match["text"]) == 1000
-    assert "needle" in match["text"]
+    await files.write("x", "a" * 60_000 + "needle" + "b" * 100_000)
+    for pattern in ("needle", "(?:needle)"):
+        (match,) = (await search(files, pattern))["matches"]
+        assert match["column"] == 60_001
+        assert len(match["text"]) == 1000
+        assert "needle" in match["text"]
 
 
-async def test_empty_matches_and_matches_over_lines(files: Files) -> None:
+@pytest.mark.parametrize("pattern", ["needle", "(?:needle)", "needle$"])
+async def test_only_the_begin_of_a_very_long_line_is_searched(files: Files, pattern: str) -> None:
+    end = "" if pattern.endswith("$") else "more needle"
+    lines = [
+        "é" * (LONGEST_LINE - 6) + "needle" + end,
+        "é" * (LONGEST_LINE - 5) + "needle",
+        "a" * 3_000_000 + "needle",
+        "a needle",
+        "needle",
+    ]
+    (files.workspace / "x").write_text("\n".join(lines))
+    assert await found(files, pattern) == [("x", 1, LONGEST_LINE - 5), ("x", 4, 3), ("x", 5, 1)]
+
+
+async def test_lines_are_counted_however_they_are_read(files: Files) -> None:
+    lines = [f"line {number} " + "x" * (number % 90) for number in range(60_000)]
+    for number in (0, 1, 31_000, 59_999):
+        lines[number] += "needle"
+    for end in ("", "\n"):
+        (files.workspace / "x").write_text("\n".join(lines) + end)
+        for pattern in ("needle", "NEEDLE", "(?:needle)", "needle$|thread", "[n]eedle"):
+            places = await found(files, pattern, ignore_case=pattern.isupper())
+            assert [line for _, line, _ in places] == [1, 2, 31_001, 60_000]
+
+
+async def test_a_pattern_matches_within_a_line(files: Files) -> None:
     await files.write("x", "one\ntwo\n\nthree")
     assert [line for _, line, _ in await found(files, "x*")] == [1, 2, 3, 4]
-    assert await found(files, "one\ntwo") == [("x", 1, 1)]
+    for pattern in ("one\ntwo", r"one\ntwo", r"(?:one)\s+two"):
+        assert await found(files, pattern) == []
     assert await found(files, "(?s)one.*") == [("x", 1, 1)]
+    assert await found(files, r"\At") == [("x", 2, 1), ("x", 4, 1)]
+
+
+async def test_a_line_that_takes_too_long_is_passed_over(files: Files) -> None:
+    await files.write("x", "before y\n" + "a" * 40_000 + "\nbehind y")
+    answer = await search(files, r"(?:a(?=(?:(a)|x)*))*[yz]")
+    assert [match["line"] for match in answer["matches"]] == [1, 3]
+    assert (answer["truncated"], answer["reason"]) == (True, "time")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(?:(?R)|a)b",
+        "(?0)a",
+        "(a(?1)?)",
+        "(?+1)(a)",
+        "(a)(?-1)",
+        r"\\(?R)",
+        "(?P<x>a(?&x)?)",
+        "(?<x>a)(?P>x)",
+        "(?<x>a)(?P&x)",
+        "(?x) a ( (?R) ) ?",
+    ],
+)
+async def test_recursion_is_refused(files: Files, pattern: str) -> None:
+    params = {"pattern": pattern}
+    body = await files.refused("GET", "/files/search", 400, "INVALID_REQUEST", params=params)
+    assert "recursion" in body["message"]
+    assert (await search(files, pattern, literal=True))["matches"] == []
+
+
+async def test_what_only_looks_like_recursion_is_searched(files: Files) -> None:
+    await files.write("x", "f(?R) aa1")
+    assert await found(files, r"f\(?R") == []
+    assert await found(files, r"\(\?R\)") == [("x", 1, 2)]
+    assert await found(files, r"(?P<x>a)(?P=x)(?:1)") == [("x", 1, 7)]
+
+
+def test_what_a_match_needs_is_in_every_line_that_matches() -> None:
+    pieces = [*"abcA()|*+?.^${}[]-# ,~&", "[ab]", "[^a]", "{1,2}", "{0}", r"\.", r"\w", r"\b"]
+    pieces += [r"\n", "(?:", r"\\", r"\x61", "{e<=1}", "(a|b)", "*?", r"\(", "[]a]", "[[:alpha:]]"]
+    rng = random.Random(8)  # noqa: S311 - the same each time
+    used = 0
+    while used < 3000:
+        pattern = "".join(rng.choice(pieces) for _ in range(rng.randrange(1, 7)))
+        try:
+            wanted, hint = read_pattern(pattern, literal=False, ignore_case=rng.random() < 0.3)
+        except InvalidRequest:
+            continue
+        if hint is None:
+            continue
+        used += 1
+        for _ in range(4):
+            line = "".join(rng.choice("abcABC.-{}1,2|[]()#&~e<=0w") for _ in range(7))
+            assert not wanted.search(line) or hint.search(line), (pattern, line)
 
 
 async def test_a_pattern_that_takes_for_ever_holds_up_nobody(files: Files) -> None:

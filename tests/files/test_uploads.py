@@ -80,6 +80,13 @@ async def test_where_it_goes(files: Files) -> None:
     )
     assert answer["path"] == "query"
     assert (files.workspace / "query").stat().st_mode & 0o777 == 0o700
+    await files.ask("POST", "/files/mkdir", json={"path": "dir/name"})
+    options = {
+        "headers": kind(),
+        "content": form(part("file", b"q", "name"), part("path", b"dir/")),
+    }
+    await files.refused("POST", "/files/upload", 400, "INVALID_PATH", **options)
+    assert list((files.workspace / "dir" / "name").iterdir()) == []
     body = form(part("file", b"again", "sent"))
     options = {"content": body, "headers": kind(), "params": {"path": "query", "overwrite": 0}}
     await files.refused("POST", "/files/upload", 409, "FILE_ALREADY_EXISTS", **options)
