@@ -203,13 +203,6 @@ class Staging:
         self._restrict(self._destination)
         sync(self._destination)
 
-    def commit_entry(self, name: str) -> None:
-        """Put the one entry `name` at the place itself; raises FileExistsError."""
-        kernel.rename_new(
-            name, self._place_name, directory=self._root, new_directory=self._place_directory
-        )
-        sync(self._place_directory)
-
     def discard(self) -> None:
         """Remove what is not at its place; may be repeated."""
         try:

@@ -33,6 +33,8 @@ def move_entry(
         if overwrite:
             facts = source.facts()
             _check_replaced(facts, target)
+            if stat.S_ISLNK(facts.st_mode):
+                _check_end(source, target)
             if _is_second_name(source, facts, target):
                 # The system would leave both as they are.
                 os.unlink(source.name, dir_fd=source.directory)
@@ -84,9 +86,8 @@ def copy_entry(
 
 
 def _copy_link(source: Place, target: Place, *, overwrite: bool) -> None:
-    there = _identity(target)
-    # A link in the place of what it leads to would lead to itself.
-    if there is not None and there in (_identity(source), _end_of(source)):
+    _check_end(source, target)
+    if _identity(target) == _identity(source):
         raise FileAlreadyExists(f"source and destination are the same{_quoted(target)}")
     leads_to = os.readlink(source.name, dir_fd=source.directory)
     if overwrite:
@@ -100,6 +101,13 @@ def _copy_link(source: Place, target: Place, *, overwrite: bool) -> None:
     else:
         os.symlink(leads_to, target.name, dir_fd=target.directory)
     sync(target.directory)
+
+
+def _check_end(source: Place, target: Place) -> None:
+    # A link in the place of what it leads to would lead to itself.
+    there = _identity(target)
+    if there is not None and there == _end_of(source):
+        raise FileAlreadyExists(f"source and destination are the same{_quoted(target)}")
 
 
 def _copy_file(source: Place, target: Place, may_read: Check, *, overwrite: bool) -> None:

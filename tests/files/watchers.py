@@ -101,10 +101,11 @@ async def socket_to(server: Server, path: str | None, **options: Any) -> AsyncIt
 @contextlib.asynccontextmanager
 async def watched(server: Server, root: Path, **options: Any) -> AsyncIterator[SocketWatcher]:
     """A watch on a WebSocket that is on."""
+    before = watches_of(server, root)
     async with socket_to(server, str(root), **options) as socket:
         watcher = SocketWatcher(root, socket)
         async with reading(watcher):
-            await until_on(server, root)
+            await until_on(server, root, before)
             yield watcher
 
 
@@ -118,12 +119,17 @@ async def watches(server: Server) -> list[str]:
     return [item["path"] for item in body["watches"]]
 
 
-async def until_on(server: Server, root: Path) -> None:
-    """Wait until a watch of `root` is on: until its inotify watches are."""
+def watches_of(server: Server, root: Path) -> int:
+    """How many inotify watches the server has of it, or of what it is in."""
     inode = root.stat().st_ino if root.is_dir() else root.parent.stat().st_ino
+    return watched_inodes(server.process.pid).count(inode)
+
+
+async def until_on(server: Server, root: Path, before: int = 0) -> None:
+    """Wait until one more watch of `root` is on: until its inotify watches are."""
 
     async def is_on() -> bool:
-        return inode in watched_inodes(server.process.pid)
+        return watches_of(server, root) > before
 
     await until(is_on)
 
