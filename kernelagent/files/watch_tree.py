@@ -278,8 +278,7 @@ class Tree:
         path, node = one.path, Node(one.facts)
         gone = found.claim(path, node, lambda old: self._shares(path, old))
         if gone is not None:
-            found.rename(path, gone)
-            children[one.name] = node = gone.node
+            children[one.name] = node = gone
         else:
             found.create(path, is_directory=node.is_directory)
             if self._budget.take(at_any_rate=node.is_directory):

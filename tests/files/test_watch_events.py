@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kernelagent.files.watch_changes import Change, Event
 from tests.conftest import Server, start_server, stop_server
-from tests.files.watchers import events, watched, watches
+from tests.files.replays import Client, Facts, play, there
+from tests.files.watchers import EventWatcher, events, watched, watches
 from tests.jobs.jobs import refused
 from tests.runs import NDJSON, client_of, until
 
@@ -188,3 +191,36 @@ async def test_what_cannot_be_watched(server: Server, path: str, status: int, co
     async with client_of(server, Accept="text/event-stream") as client:
         response = await client.get("/files/watch", params={"path": path})
         await refused(response, status, code)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_replay_ends_where_the_tree_does(server: Server, tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    play(rng, tmp_path, 40)
+    client = Client(there(tmp_path))
+    async with events(server, tmp_path) as watcher:
+        watcher.seen.clear()
+        for _ in range(6):
+            play(rng, tmp_path, rng.choice((4, 8, 30)))
+            facts = there(tmp_path)
+
+            def is_known(facts: Facts = facts) -> bool:
+                client.take_all(_changes(watcher))
+                return client.knows(facts)
+
+            await watcher.until(is_known)
+
+
+def _changes(watcher: EventWatcher) -> list[Change]:
+    """What has come since the last time."""
+    root = f"{watcher.root}/"
+    taken, watcher.seen[:] = list(watcher.seen), []
+    return [
+        Change(
+            Event(message["event"]),
+            message["path"].removeprefix(root),
+            message["is_directory"],
+            message["old_path"].removeprefix(root) if "old_path" in message else None,
+        )
+        for message in taken
+    ]
