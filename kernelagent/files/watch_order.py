@@ -89,13 +89,14 @@ class Order:
         above = place.path.rpartition("/")[0]
         return place.path in self.arrived and nearest(above, self.arrived) == place.base
 
-    def steps(self) -> list[Step]:
-        """All of them; what is deleted comes late, and what is in a directory before it."""
+    def steps(self, early: Container[Place]) -> list[Step]:
+        """All of them; what is deleted comes last unless it is `early`, from below upwards."""
         gone = [place for place, taker in self._takers.items() if place == taker]
         gone.sort(key=lambda place: place.path, reverse=True)
         begun: set[Step] = set()
         order: list[Step] = []
-        every: list[Step] = [*self.arrived, *gone]
+        first_gone = [place for place in gone if place in early]
+        every: list[Step] = [*first_gone, *self.arrived, *gone]
         for first in paced(every):
             if first in begun:
                 continue

@@ -96,8 +96,9 @@ class Round:
                 self._order.keep(top.place)
                 del self._tops[top.place]
         replaced = {place.path for place, top in self._tops.items() if self._is_replaced(top)}
+        late = {place for place, top in self._tops.items() if top.is_late}
         changes: list[Change] = []
-        for step in paced(self._order.steps()):
+        for step in paced(self._order.steps(late)):
             if isinstance(step, Place):
                 if not (step in self._tops and self._is_replaced(self._tops[step])):
                     changes += self._deleted(step)

@@ -184,6 +184,9 @@ class Tree:
         self, found: Round, node: Node, path: str, names: dict[str, Hint] | None = None
     ) -> None:
         """Compare all names of a directory."""
+        if self._find(path) is not node:
+            # It was away when the directory above was looked at, which is told.
+            return
         descriptor = self._open(node, path)
         if descriptor is None:
             return
@@ -274,6 +277,9 @@ class Tree:
         """Remember what has appeared; a directory to be entered is returned with its path."""
         children = one.parent.children
         if children is None or one.name in children:
+            return None
+        if self._find(one.path.rpartition("/")[0]) is not one.parent:
+            # The directory has gone since. Where it is now, it is looked at again.
             return None
         path, node = one.path, Node(one.facts)
         gone = found.claim(path, node, lambda old: self._shares(path, old))

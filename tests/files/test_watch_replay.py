@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -192,3 +192,64 @@ def test_a_file_that_was_not_remembered_is_gone_before_its_directory_moves(tmp_p
         }
         changes = tree.update(Hints(hinted, lost=False, settled=True))
         assert told(changes) == [("deleted", "d/one"), ("renamed", "d", "e")]
+
+
+def during_scans(
+    monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[set[str], bool], None]
+) -> None:
+    """Have something happen before each directory is listed, and after."""
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def listed(descriptor: int) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(f"/proc/self/fd/{descriptor}") as entries:
+            names = {entry.name for entry in entries}
+        meanwhile(names, False)
+        with scandir(descriptor) as entries:
+            found = list(entries)
+        meanwhile(names, True)
+        yield found
+
+    monkeypatch.setattr("kernelagent.files.watch_tree.os.scandir", listed)
+
+
+def test_a_directory_that_is_away_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, away = tmp_path / "root", tmp_path / "away"
+    root.mkdir()
+    client = make(root, "d/ d/one e/")
+    with picture(root) as tree, monkeypatch.context() as patch:
+
+        def meanwhile(names: set[str], is_listed: bool) -> None:
+            if is_listed and away.exists():
+                away.rename(root / "d")
+                (root / "d" / "two").touch()
+            elif "d" in names:
+                (root / "d").rename(away)
+
+        during_scans(patch, meanwhile)
+        client.take_all(tree.look_through())
+        patch.undo()
+        client.take_all(tree.look_through())
+        client.check(there(root))
+
+
+def test_a_directory_that_goes_once_it_was_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    client = make(root, "d/ d/e/ d/e/one")
+    with picture(root) as tree, monkeypatch.context() as patch:
+        (root / "d" / "e" / "two").touch()
+
+        def meanwhile(names: set[str], is_listed: bool) -> None:
+            if is_listed and "two" in names:
+                (root / "d" / "e").rename(tmp_path / "away")
+
+        during_scans(patch, meanwhile)
+        hinted = {str(root / "d"): Hint.ADDED, str(root / "d" / "e"): Hint.DELETED}
+        client.take_all(tree.update(Hints(hinted, lost=False, settled=True)))
+        patch.undo()
+        client.check(there(root))
