@@ -15,7 +15,7 @@ import threading
 from kernelagent.files.paths import TEMPORARY_PREFIX
 from kernelagent.files.watch_changes import Change
 from kernelagent.files.watch_nodes import Budget, Identity, Node, join, paced, stamp_of
-from kernelagent.files.watch_notifier import Hint, Hints, Notifier
+from kernelagent.files.watch_notifier import Hint, Hints, Notifier, is_text
 from kernelagent.files.watch_round import Appeared, Round, Vanished
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -53,6 +53,8 @@ class Tree:
         self._root = root
         self._path = path
         self._only = only
+        # Where the notifier finds it, which takes no name that is no UTF-8.
+        self._notified = path if is_text(path) else f"/proc/self/fd/{root}/."
         self.notifier = Notifier(most_directories, self._is_wanted)
         self._budget = budget
         self._closed = closed
@@ -80,7 +82,7 @@ class Tree:
     def open(self) -> None:
         """Watch and remember what is there. Raises WatchLimit, RootGone, Stopped."""
         self.check()
-        self.notifier.add([self._path])
+        self.notifier.add([self._notified])
         found = Round()
         self._scan(found, self._node, "")
         self._settle(found)
@@ -121,7 +123,7 @@ class Tree:
 
     def _by_directory(self, hinted: dict[str, Hint]) -> dict[str, dict[str, Hint]]:
         """Names by their directories, those above first."""
-        prefix = self._path.rstrip("/") + "/"
+        prefix = self._notified.rstrip("/") + "/"
         found: dict[str, dict[str, Hint]] = {}
         for path in paced(sorted(hinted)):
             hint = hinted[path]
@@ -321,8 +323,8 @@ class Tree:
             self._scan(found, node, path)
 
     def _absolute(self, path: str) -> str:
-        return join(self._path.rstrip("/"), path) if path else self._path
+        return join(self._notified.rstrip("/"), path) if path else self._notified
 
     def _is_wanted(self, path: str) -> bool:
         """Whether a directory is known at this absolute path."""
-        return self._find(path.removeprefix(self._path).strip("/")) is not None
+        return self._find(path.removeprefix(self._notified).strip("/")) is not None

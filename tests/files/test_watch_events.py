@@ -14,7 +14,7 @@ import pytest
 from kernelagent.files.watch_changes import Change, Event
 from tests.conftest import Server, start_server, stop_server
 from tests.files.replays import Client, Facts, play, there
-from tests.files.watchers import EventWatcher, events, watched, watches
+from tests.files.watchers import EventWatcher, events, reading, watched, watches
 from tests.jobs.jobs import refused
 from tests.runs import NDJSON, client_of, until
 
@@ -82,6 +82,44 @@ async def test_lines_of_json(strict_server: Server, tmp_path: Path) -> None:
             if {"change", "keepalive"} <= set(seen):
                 break
     assert seen[0] == "started"
+
+
+@pytest.mark.parametrize("sent", ["%FF", "%EE%BF%BF"])
+async def test_what_is_watched_has_a_name_that_is_no_utf8(
+    server: Server, tmp_path: Path, sent: str
+) -> None:
+    real = tmp_path / os.fsdecode(b"d\xff")
+    (real / "sub").mkdir(parents=True)
+    shown = f"{tmp_path}/d\uefff"
+    async with (
+        client_of(server, Accept="text/event-stream") as client,
+        client.stream("GET", f"/files/watch?path={tmp_path}/d{sent}") as response,
+    ):
+        assert response.status_code == 200, await response.aread()
+        watcher = EventWatcher(Path(shown), response)
+        async with reading(watcher):
+            await watcher.until(lambda: watcher.seen)
+            assert watcher.seen[0]["path"] == shown
+            assert await watches(server) == [shown]
+            (real / "a").touch()
+            (real / "sub" / "b").touch()
+            await watcher.until(lambda: len(watcher.changes) == 2)
+            assert set(watcher.changes) == {("created", "a"), ("created", "sub/b")}
+            (real / "sub" / os.fsdecode(b"\xfe")).touch()
+            await watcher.until(lambda: ("created", "sub/\ueffe") in watcher.changes)
+            real.rename(tmp_path / "gone")
+            await watcher.until(lambda: "end" in watcher.kinds)
+    assert watcher.seen[-2]["path"] == shown
+
+
+async def test_an_error_tells_a_name_that_is_no_utf8(server: Server, tmp_path: Path) -> None:
+    async with client_of(server, Accept="text/event-stream") as client:
+        response = await client.get(f"/files/watch?path={tmp_path}/%FF")
+        body = await refused(response, 404, "FILE_NOT_FOUND")
+        assert body["details"]["path"] == f"{tmp_path}/\uefff"
+        response = await client.get("/files/watch?path=/etc/%FF")
+        body = await refused(response, 403, "PATH_NOT_ALLOWED")
+        assert body["details"]["path"] == "/etc/\uefff"
 
 
 async def test_the_end(server: Server, tmp_path: Path) -> None:
