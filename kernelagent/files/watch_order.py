@@ -9,7 +9,7 @@ from kernelagent.files.watch_changes import Change, Event
 from kernelagent.files.watch_nodes import paced
 
 # A rename for which more than so many steps would have to be looked at is not told as one.
-_MOST = 1000
+_MOST = 200
 
 
 @dataclass(frozen=True, slots=True)

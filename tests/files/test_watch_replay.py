@@ -194,6 +194,24 @@ def test_a_file_that_was_not_remembered_is_gone_before_its_directory_moves(tmp_p
         assert told(changes) == [("deleted", "d/one"), ("renamed", "d", "e")]
 
 
+def test_what_is_remembered_is_not_told_as_gone_twice(tmp_path: Path) -> None:
+    client = make(tmp_path, "d/ d/c/ d/one d/c/two")
+    # All but the last one; the watched directory takes one.
+    with picture(tmp_path, names=4) as tree:
+        assert not tree.is_complete
+        (tmp_path / "d" / "one").unlink()
+        move(tmp_path, "d e")
+        hinted = {
+            str(tmp_path / "d"): Hint.DELETED,
+            str(tmp_path / "d" / "one"): Hint.DELETED,
+            str(tmp_path / "e"): Hint.ADDED,
+        }
+        changes = tree.update(Hints(hinted, lost=False, settled=True))
+        assert told(changes) == [("renamed", "d", "e"), ("deleted", "e/one")]
+    client.take_all(changes)
+    client.check(there(tmp_path))
+
+
 def during_scans(
     monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[set[str], bool], None]
 ) -> None:
