@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from kernelagent.errors import InvalidPath, PathNotAllowed
-from kernelagent.files import kernel
+from kernelagent.files import kernel, names
 from kernelagent.workspace import real_path
 
 # Names of what is not finished yet, or was left by a crash; no client's business.
@@ -370,7 +370,7 @@ def _is_in(above: int, name: str, directory: int) -> bool:
 
 def not_allowed(path: str) -> PathNotAllowed:
     """The error for a path that leads nowhere where clients may go."""
-    shown = told(path)
+    shown = told(names.shown(path))
     return PathNotAllowed(f"this path is not allowed{quoted(shown)}", details={"path": shown})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections import deque
 from collections.abc import Iterable
@@ -126,8 +125,3 @@ class ChangeFeed:
 
     def _wake(self) -> None:
         self._loop.call_soon_threadsafe(self._filled.set)
-
-
-def told(path: str) -> str:
-    """A path as JSON can hold it: what is no UTF-8 becomes U+FFFD."""
-    return path if path.isascii() else os.fsencode(path).decode("utf-8", "replace")

@@ -91,7 +91,7 @@ class Notifier:
 
         What is no directory any more is passed over. Raises WatchLimit.
         """
-        for piece in _pieces(list(filter(_is_text, directories))):
+        for piece in _pieces(list(filter(is_text, directories))):
             self._parts.append(_Part(piece))
             self._join()
             total = self._total()
@@ -205,7 +205,7 @@ def _is_readable(path: str) -> bool:
         return False
 
 
-def _is_text(path: str) -> bool:
+def is_text(path: str) -> bool:
     """Whether watchfiles can take it."""
     try:
         path.encode()

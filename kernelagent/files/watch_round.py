@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kernelagent.files.watch_changes import Change, Event
 from kernelagent.files.watch_nodes import Identity, Node, paced
+from kernelagent.files.watch_order import Order, Place
 
 
 @dataclass(slots=True)
@@ -24,15 +25,11 @@ class Appeared:
 class Vanished:
     """A node that is not where it was; `parent` is known if that has vanished with it."""
 
-    path: str
+    place: Place
     node: Node
-    # The path of what vanished with it: its own, or that of a directory above.
-    top: str
     parent: Node | None = None
     # It was put off by the round before.
     is_late: bool = False
-    # It was in something that had arrived: `path` is what a client calls it only from then on.
-    is_inner: bool = False
 
 
 class Round:
@@ -44,12 +41,8 @@ class Round:
     def __init__(self, put_off: Iterable[Vanished] = ()) -> None:
         self.appeared: list[Appeared] = []
         self.modified: list[Change] = []
-        # What is at a path now and was not: created or renamed.
-        self._arrived: dict[str, Change] = {}
-        # Names that were not remembered.
-        self._forgotten: list[str] = []
-        self._appeared_paths: set[str] = set()
-        self._tops: dict[Vanished, None] = {}
+        self._order = Order()
+        self._tops: dict[Place, Vanished] = {}
         # What has vanished, by what it is; what is beneath a top is in here if it was needed.
         self._index: dict[Identity, list[Vanished]] = {}
         self._unopened: list[Vanished] = []
@@ -59,16 +52,16 @@ class Round:
     def appear(self, parent: Node, path: str, name: str, facts: os.stat_result) -> None:
         """Something is at a path; it is to be adopted."""
         self.appeared.append(Appeared(parent, path, name, facts))
-        self._appeared_paths.add(path)
 
     def vanish(self, path: str, node: Node) -> None:
         """Something is gone from its place, with all beneath it."""
-        is_inner = any_above(path, self._arrived)
-        self._add(Vanished(path, node, path, is_inner=is_inner))
+        self._add(Vanished(self._order.place(path), node))
 
     def forget(self, path: str) -> None:
         """Something is gone that was not remembered."""
-        self._forgotten.append(path)
+        place = self._order.place(path)
+        if not self._remembers(place):
+            self._order.delete(place)
 
     def modify(self, path: str, *, is_directory: bool) -> None:
         """The content or the rights of something are others."""
@@ -76,16 +69,10 @@ class Round:
 
     def create(self, path: str, *, is_directory: bool) -> None:
         """What has appeared is new."""
-        self._arrived[path] = Change(Event.CREATED, path, is_directory)
+        self._order.create(path, is_directory=is_directory)
 
-    def rename(self, path: str, gone: Vanished) -> None:
-        """What has appeared is what was claimed."""
-        if gone.parent is not None and gone.parent.children:
-            gone.parent.children.pop(gone.path.rpartition("/")[2], None)
-        self._arrived[path] = Change(Event.RENAMED, path, gone.node.is_directory, gone.path)
-
-    def claim(self, path: str, node: Node, is_same: Callable[[Node], bool]) -> Vanished | None:
-        """What has vanished and is this node at `path`, which must be told as renamed.
+    def claim(self, path: str, node: Node, is_same: Callable[[Node], bool]) -> Node | None:
+        """What has vanished and is this node at `path`, which is told as renamed.
 
         The number of an inode may be used again at once: `is_same` has the last word.
         """
@@ -93,61 +80,58 @@ class Round:
         if gone is None and self._unopened:
             self._open_tops()
             gone = self._find(path, node, is_same)
-        if gone is not None:
-            self._remove(gone)
-        return gone
+        if gone is None:
+            return None
+        self._remove(gone)
+        return gone.node
 
     def settle(self, *, put_off: bool) -> tuple[list[Change], list[Vanished], int]:
         """What is to be told; what is put off if there is more to come; how many are forgotten."""
         kept: list[Vanished] = []
         if put_off:
-            kept = [top for top in self._tops if self._may_wait(top)]
+            tops = self._tops.values()
+            kept = [top for top in tops if not top.is_late and self._order.is_free(top.place)]
             for top in kept:
                 top.is_late = True
-                del self._tops[top]
-        before: dict[str, Change] = {}
-        after: dict[str, Change] = {}
-        for path in self._forgotten:
-            told = before if any_above(path, self._arrived) else after
-            told[path] = Change(Event.DELETED, path, is_directory=False)
-        count = 0
-        for top in self._tops:
-            for path, node in paced(top.node.walk(top.path)):
-                count += 1
-                self._bury(top, path, node, before, after)
-        changes = [*_upwards(before), *self._in_order(), *_upwards(after), *self.modified]
-        return changes, kept, count
+                self._order.keep(top.place)
+                del self._tops[top.place]
+        replaced = {place.path for place, top in self._tops.items() if self._is_replaced(top)}
+        late = {place for place, top in self._tops.items() if top.is_late}
+        changes: list[Change] = []
+        for step in paced(self._order.steps(late)):
+            if isinstance(step, Place):
+                if not (step in self._tops and self._is_replaced(self._tops[step])):
+                    changes += self._deleted(step)
+                continue
+            change = self._order.arrived[step]
+            if step in replaced and change.event is Event.CREATED:
+                self.modify(step, is_directory=False)
+            else:
+                changes.append(change)
+        count = sum(1 for top in self._tops.values() for _ in paced(top.node.walk("")))
+        return [*changes, *self.modified], kept, count
 
-    def _bury(
-        self,
-        top: Vanished,
-        path: str,
-        node: Node,
-        before: dict[str, Change],
-        after: dict[str, Change],
-    ) -> None:
-        successor = self._arrived.get(path)
-        deleted = Change(Event.DELETED, path, node.is_directory)
-        if top.is_late:
-            before[path] = deleted
-        elif successor and not (node.is_directory or successor.is_directory):
-            if successor.event is Event.CREATED:
-                del self._arrived[path]
-                self.modify(path, is_directory=False)
-        elif successor and top.is_inner:
-            # Told after what it arrived in, it would be taken for the end of its successor.
-            if node.is_directory != successor.is_directory:
-                self.modify(path, is_directory=successor.is_directory)
-        elif not top.is_inner and any_above(top.path, self._arrived):
-            before[path] = deleted
-        else:
-            after[path] = deleted
+    def _is_replaced(self, top: Vanished) -> bool:
+        """Whether a file is where another one was."""
+        if top.is_late or top.node.is_directory or not self._order.is_replaced(top.place):
+            return False
+        return not self._order.arrived[top.place.path].is_directory
 
-    def _may_wait(self, top: Vanished) -> bool:
-        return not top.is_late and not any_above(top.path, self._arrived)
+    def _deleted(self, place: Place) -> list[Change]:
+        """What is told of something that is gone: what is in a directory before the directory."""
+        top = self._tops.get(place)
+        if top is None:
+            return [Change(Event.DELETED, place.path, is_directory=False)]
+        found = [
+            Change(Event.DELETED, path, node.is_directory)
+            for path, node in paced(top.node.walk(place.path))
+            if path == place.path or not self._order.is_told(Place(place.base, path))
+        ]
+        return sorted(found, key=lambda change: change.path, reverse=True)
 
     def _add(self, top: Vanished) -> None:
-        self._tops[top] = None
+        self._tops[top.place] = top
+        self._order.delete(top.place)
         self._index.setdefault(top.node.identity, []).append(top)
         if top.node.children:
             self._unopened.append(top)
@@ -157,90 +141,45 @@ class Round:
             old = gone.node
             if old.is_directory != node.is_directory or old.stamp != node.stamp:
                 continue
-            if self._is_tangled(path, gone):
+            if old.mtime != node.mtime and not is_same(old):
                 continue
-            if old.mtime == node.mtime or is_same(old):
+            if self._order.move(path, gone.place, is_directory=node.is_directory):
                 return gone
         return None
-
-    def _is_tangled(self, path: str, gone: Vanished) -> bool:
-        """Whether no order of renames would tell this one rightly."""
-        if gone.path != gone.top:
-            # A client takes what it knows by that path for what is there now.
-            return gone.top in self._appeared_paths
-        place: str | None = gone.path
-        while place is not None:
-            # Two have changed places, or more in a circle.
-            if place == path:
-                return True
-            arrival = self._arrived.get(place)
-            place = arrival.old_path if arrival else None
-        return False
 
     def _open_tops(self) -> None:
         """Index what is beneath the tops."""
         for top in self._unopened:
-            if top not in self._tops:
+            if top.place not in self._tops:
                 continue
             parents: dict[str, Node] = {}
-            for path, node in paced(top.node.walk(top.path)):
+            for path, node in paced(top.node.walk(top.place.path)):
                 parents[path] = node
                 if node is not top.node:
                     parent = parents[path.rpartition("/")[0]]
-                    gone = Vanished(path, node, top.path, parent, top.is_late)
+                    gone = Vanished(Place(top.place.base, path), node, parent)
                     self._index.setdefault(node.identity, []).append(gone)
         self._unopened = []
 
     def _remove(self, gone: Vanished) -> None:
         """Something has not vanished after all, nor what is beneath it."""
-        self._tops.pop(gone, None)
-        for path, node in paced(gone.node.walk(gone.path)):
+        self._tops.pop(gone.place, None)
+        if gone.parent is not None and gone.parent.children:
+            gone.parent.children.pop(gone.place.path.rpartition("/")[2], None)
+        for path, node in paced(gone.node.walk(gone.place.path)):
+            place = Place(gone.place.base, path)
             same = self._index.get(node.identity, [])
-            same[:] = [other for other in same if other.path != path]
+            same[:] = [other for other in same if other.place != place]
 
-    def _in_order(self) -> list[Change]:
-        """What has arrived: directories before what is in them, room made before it is taken."""
-        left = {change.old_path: change.path for change in self._arrived.values()}
-        left.pop(None, None)
-        if not left:
-            return list(self._arrived.values())
-        order: dict[str, Change] = {}
-        for path in paced(self._arrived):
-            stack = [path]
-            waiting = {path}
-            while stack:
-                needed = self._needed(stack[-1], left) - waiting - order.keys()
-                stack.extend(needed)
-                waiting |= needed
-                if not needed:
-                    done = stack.pop()
-                    order[done] = self._arrived[done]
-        return list(order.values())
-
-    def _needed(self, path: str, left: dict[str | None, str]) -> set[str]:
-        """The arrivals that must be told before the one at `path`."""
-        needed = set()
-        above = path.rpartition("/")[0]
-        if above in self._arrived:
-            needed.add(above)
-        place = path
-        while place:
-            if place in left:
-                needed.add(left[place])
-            place = place.rpartition("/")[0]
-        needed.discard(path)
-        return needed
-
-
-def any_above(path: str, paths: Container[str]) -> bool:
-    """Whether a path, or a directory above it, is one of `paths`."""
-    while path:
-        if path in paths:
-            return True
-        path = path.rpartition("/")[0]
-    return False
-
-
-def _upwards(changes: dict[str, Change]) -> list[Change]:
-    """What is in a directory before the directory."""
-    return [changes[path] for path in sorted(changes, reverse=True)]
+    def _remembers(self, place: Place) -> bool:
+        """Whether something has vanished with a directory that has."""
+        above, names = place.path, []
+        while above:
+            above, _, name = above.rpartition("/")
+            names.append(name)
+            if top := self._tops.get(Place(place.base, above)):
+                node: Node | None = top.node
+                while node and names:
+                    node = (node.children or {}).get(names.pop())
+                return node is not None
+        return False

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, WebSocket
 from starlette.responses import Response
 
 from kernelagent.auth import FILES, require
+from kernelagent.files import names
 from kernelagent.files.watch_models import WatchInfo, WatchList
 from kernelagent.files.watch_streams import StreamedWatch, WatchSocket
 from kernelagent.files.watching import WatchService
@@ -44,9 +45,12 @@ async def watch(
     service: WatchService = request.app.state.watches
     media_type = wanted_stream(request.headers.get("accept", ""))
     if media_type is not None:
+        if path is not None and not path.isascii():
+            # What is no UTF-8 has been replaced by now.
+            path = names.from_query(request.scope["query_string"], "path")
         is_again = last_event_id is not None
         return StreamedWatch(service, path, media_type, is_again=is_again)
-    watches = [WatchInfo(id=w.id, path=w.path, since=w.since) for w in service.watches]
+    watches = [WatchInfo(id=w.id, path=names.shown(w.path), since=w.since) for w in service.watches]
     answer = WatchList(
         watches=watches,
         count=len(watches),

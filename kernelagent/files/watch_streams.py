@@ -13,7 +13,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kernelagent.errors import ApiError, InvalidJson, InvalidRequest, ServiceClosing
 from kernelagent.execution.messages import refusal
-from kernelagent.files.watch_changes import Ending, Event, Overflow, told
+from kernelagent.files import names
+from kernelagent.files.watch_changes import Ending, Event, Overflow
 from kernelagent.files.watching import Message, Watch, WatchService
 from kernelagent.responses import utc_timestamp
 from kernelagent.streaming import StreamResponse, dump
@@ -56,7 +57,7 @@ def _started(watch: Watch) -> Message:
     return {
         "type": "started",
         "watch_id": watch.facts.id,
-        "path": told(watch.facts.path),
+        "path": names.shown(watch.facts.path),
         "is_directory": watch.is_directory,
         "timestamp": utc_timestamp(),
     }
@@ -65,7 +66,7 @@ def _started(watch: Watch) -> Message:
 def _overflow(watch: Watch, lost: int, sentence: str) -> Message:
     return {
         "type": "overflow",
-        "path": told(watch.facts.path),
+        "path": names.shown(watch.facts.path),
         "lost": lost,
         "message": sentence,
         "timestamp": utc_timestamp(),
@@ -161,7 +162,7 @@ class WatchSocket:
             return self._service.default_path
         if not isinstance(path, str):
             raise InvalidRequest("path: must be a string")
-        return path
+        return names.real(path)
 
     async def _send_all(self, path: str) -> None:
         async with self._service.watch(path) as watch:
@@ -186,7 +187,7 @@ def _changes(watch: Watch, found: list[Message] | Overflow) -> list[Message]:
     return [
         {
             "type": "change",
-            "path": told(watch.facts.path),
+            "path": names.shown(watch.facts.path),
             "event": Event.MODIFIED.value,
             "is_directory": watch.is_directory,
             "timestamp": utc_timestamp(),

@@ -15,7 +15,7 @@ import threading
 from kernelagent.files.paths import TEMPORARY_PREFIX
 from kernelagent.files.watch_changes import Change
 from kernelagent.files.watch_nodes import Budget, Identity, Node, join, paced, stamp_of
-from kernelagent.files.watch_notifier import Hint, Hints, Notifier
+from kernelagent.files.watch_notifier import Hint, Hints, Notifier, is_text
 from kernelagent.files.watch_round import Appeared, Round, Vanished
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -53,6 +53,8 @@ class Tree:
         self._root = root
         self._path = path
         self._only = only
+        # Where the notifier finds it, which takes no name that is no UTF-8.
+        self._notified = path if is_text(path) else f"/proc/self/fd/{root}/."
         self.notifier = Notifier(most_directories, self._is_wanted)
         self._budget = budget
         self._closed = closed
@@ -80,7 +82,7 @@ class Tree:
     def open(self) -> None:
         """Watch and remember what is there. Raises WatchLimit, RootGone, Stopped."""
         self.check()
-        self.notifier.add([self._path])
+        self.notifier.add([self._notified])
         found = Round()
         self._scan(found, self._node, "")
         self._settle(found)
@@ -121,7 +123,7 @@ class Tree:
 
     def _by_directory(self, hinted: dict[str, Hint]) -> dict[str, dict[str, Hint]]:
         """Names by their directories, those above first."""
-        prefix = self._path.rstrip("/") + "/"
+        prefix = self._notified.rstrip("/") + "/"
         found: dict[str, dict[str, Hint]] = {}
         for path in paced(sorted(hinted)):
             hint = hinted[path]
@@ -184,6 +186,9 @@ class Tree:
         self, found: Round, node: Node, path: str, names: dict[str, Hint] | None = None
     ) -> None:
         """Compare all names of a directory."""
+        if self._find(path) is not node:
+            # It was away when the directory above was looked at, which is told.
+            return
         descriptor = self._open(node, path)
         if descriptor is None:
             return
@@ -275,11 +280,13 @@ class Tree:
         children = one.parent.children
         if children is None or one.name in children:
             return None
+        if self._find(one.path.rpartition("/")[0]) is not one.parent:
+            # The directory has gone since. Where it is now, it is looked at again.
+            return None
         path, node = one.path, Node(one.facts)
         gone = found.claim(path, node, lambda old: self._shares(path, old))
         if gone is not None:
-            found.rename(path, gone)
-            children[one.name] = node = gone.node
+            children[one.name] = node = gone
         else:
             found.create(path, is_directory=node.is_directory)
             if self._budget.take(at_any_rate=node.is_directory):
@@ -316,8 +323,8 @@ class Tree:
             self._scan(found, node, path)
 
     def _absolute(self, path: str) -> str:
-        return join(self._path.rstrip("/"), path) if path else self._path
+        return join(self._notified.rstrip("/"), path) if path else self._notified
 
     def _is_wanted(self, path: str) -> bool:
         """Whether a directory is known at this absolute path."""
-        return self._find(path.removeprefix(self._path).strip("/")) is not None
+        return self._find(path.removeprefix(self._notified).strip("/")) is not None

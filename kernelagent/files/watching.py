@@ -23,9 +23,10 @@ from kernelagent.errors import (
     ServiceClosing,
     WatchLimit,
 )
-from kernelagent.files.paths import Roots
+from kernelagent.files import names
+from kernelagent.files.paths import Roots, quoted, told
 from kernelagent.files.threads import act_as
-from kernelagent.files.watch_changes import Change, ChangeFeed, Ending, Event, Overflow, told
+from kernelagent.files.watch_changes import Change, ChangeFeed, Ending, Event, Overflow
 from kernelagent.files.watch_nodes import Budget
 from kernelagent.files.watch_notifier import TICK
 from kernelagent.files.watch_tree import RootGone, Stopped, Tree
@@ -128,8 +129,8 @@ class Watch:
 
     def _absolute(self, path: str) -> str:
         if not path or not self.is_directory:
-            return told(self.facts.path)
-        return told(f"{self.facts.path.rstrip('/')}/{path}")
+            return names.shown(self.facts.path)
+        return names.shown(f"{self.facts.path.rstrip('/')}/{path}")
 
     # In the thread.
 
@@ -231,9 +232,8 @@ class Watch:
 
 
 def _no_such(path: str) -> ApiError:
-    shown = told(path)[:500]
-    suffix = "" if "not found" in shown.lower() else f": {shown}"
-    return FileNotFound(f"no such file or directory{suffix}", details={"path": shown})
+    shown = told(names.shown(path))
+    return FileNotFound(f"no such file or directory{quoted(shown)}", details={"path": shown})
 
 
 class WatchService:

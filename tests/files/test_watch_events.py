@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kernelagent.files.watch_changes import Change, Event
 from tests.conftest import Server, start_server, stop_server
-from tests.files.watchers import events, watched, watches
+from tests.files.replays import Client, Facts, play, there
+from tests.files.watchers import EventWatcher, events, reading, watched, watches
 from tests.jobs.jobs import refused
 from tests.runs import NDJSON, client_of, until
 
@@ -79,6 +82,44 @@ async def test_lines_of_json(strict_server: Server, tmp_path: Path) -> None:
             if {"change", "keepalive"} <= set(seen):
                 break
     assert seen[0] == "started"
+
+
+@pytest.mark.parametrize("sent", ["%FF", "%EE%BF%BF"])
+async def test_what_is_watched_has_a_name_that_is_no_utf8(
+    server: Server, tmp_path: Path, sent: str
+) -> None:
+    real = tmp_path / os.fsdecode(b"d\xff")
+    (real / "sub").mkdir(parents=True)
+    shown = f"{tmp_path}/d\uefff"
+    async with (
+        client_of(server, Accept="text/event-stream") as client,
+        client.stream("GET", f"/files/watch?path={tmp_path}/d{sent}") as response,
+    ):
+        assert response.status_code == 200, await response.aread()
+        watcher = EventWatcher(Path(shown), response)
+        async with reading(watcher):
+            await watcher.until(lambda: watcher.seen)
+            assert watcher.seen[0]["path"] == shown
+            assert await watches(server) == [shown]
+            (real / "a").touch()
+            (real / "sub" / "b").touch()
+            await watcher.until(lambda: len(watcher.changes) == 2)
+            assert set(watcher.changes) == {("created", "a"), ("created", "sub/b")}
+            (real / "sub" / os.fsdecode(b"\xfe")).touch()
+            await watcher.until(lambda: ("created", "sub/\ueffe") in watcher.changes)
+            real.rename(tmp_path / "gone")
+            await watcher.until(lambda: "end" in watcher.kinds)
+    assert watcher.seen[-2]["path"] == shown
+
+
+async def test_an_error_tells_a_name_that_is_no_utf8(server: Server, tmp_path: Path) -> None:
+    async with client_of(server, Accept="text/event-stream") as client:
+        response = await client.get(f"/files/watch?path={tmp_path}/%FF")
+        body = await refused(response, 404, "FILE_NOT_FOUND")
+        assert body["details"]["path"] == f"{tmp_path}/\uefff"
+        response = await client.get("/files/watch?path=/etc/%FF")
+        body = await refused(response, 403, "PATH_NOT_ALLOWED")
+        assert body["details"]["path"] == "/etc/\uefff"
 
 
 async def test_the_end(server: Server, tmp_path: Path) -> None:
@@ -188,3 +229,36 @@ async def test_what_cannot_be_watched(server: Server, path: str, status: int, co
     async with client_of(server, Accept="text/event-stream") as client:
         response = await client.get("/files/watch", params={"path": path})
         await refused(response, status, code)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_replay_ends_where_the_tree_does(server: Server, tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    play(rng, tmp_path, 40)
+    client = Client(there(tmp_path))
+    async with events(server, tmp_path) as watcher:
+        watcher.seen.clear()
+        for _ in range(6):
+            play(rng, tmp_path, rng.choice((4, 8, 30)))
+            facts = there(tmp_path)
+
+            def is_known(facts: Facts = facts) -> bool:
+                client.take_all(_changes(watcher))
+                return client.knows(facts)
+
+            await watcher.until(is_known)
+
+
+def _changes(watcher: EventWatcher) -> list[Change]:
+    """What has come since the last time."""
+    root = f"{watcher.root}/"
+    taken, watcher.seen[:] = list(watcher.seen), []
+    return [
+        Change(
+            Event(message["event"]),
+            message["path"].removeprefix(root),
+            message["is_directory"],
+            message["old_path"].removeprefix(root) if "old_path" in message else None,
+        )
+        for message in taken
+    ]

@@ -194,9 +194,30 @@ async def test_a_link_to_what_is_watched(server: Server, tmp_path: Path) -> None
 async def test_a_name_that_is_no_utf8(server: Server, tmp_path: Path) -> None:
     async with watched(server, tmp_path) as watcher:
         (tmp_path / os.fsdecode(b"caf\xe9")).touch()
-        await watcher.until(lambda: ("created", "caf\ufffd") in watcher.changes)
+        await watcher.until(lambda: ("created", "caf\uefe9") in watcher.changes)
         (tmp_path / "naïve").touch()
         await watcher.until(lambda: ("created", "naïve") in watcher.changes)
+
+
+@pytest.mark.parametrize(
+    ("path", "inside"), [("d\uefff", "sub/a"), ("d\uefff", "f\uefff"), ("d\uefff/f\uefff", "")]
+)
+async def test_what_is_watched_has_a_name_that_is_no_utf8(
+    server: Server, tmp_path: Path, path: str, inside: str
+) -> None:
+    real = tmp_path / os.fsdecode(b"d\xff")
+    (real / "sub").mkdir(parents=True)
+    file = real / os.fsdecode(b"f\xff")
+    file.touch()
+    async with socket_to(server, f"{tmp_path}/{path}") as socket:
+        watcher = SocketWatcher(tmp_path, socket)
+        async with reading(watcher):
+            await until_on(server, real)
+            assert await watches(server) == [f"{tmp_path}/{path}"]
+            (real / "sub" / "a").touch()
+            file.write_text("1")
+            expected = str(tmp_path / path / inside)
+            await watcher.until(lambda: expected in {change["path"] for change in watcher.seen})
 
 
 async def test_a_single_file(server: Server, tmp_path: Path) -> None:

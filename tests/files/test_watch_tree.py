@@ -15,6 +15,7 @@ import pytest
 from kernelagent.files.watch_changes import Change
 from kernelagent.files.watch_nodes import Budget
 from kernelagent.files.watch_tree import RootGone, Tree
+from tests.files.replays import Client, there, told
 
 PATIENCE = 0.1
 # More of them have found more: WATCH_SEEDS=60.
@@ -51,31 +52,6 @@ def update(tree: Tree) -> list[Change]:
         changes += tree.update(hints)
 
 
-def told(changes: list[Change]) -> list[tuple[str, ...]]:
-    return [
-        (change.event.value, *filter(None, (change.old_path, change.path))) for change in changes
-    ]
-
-
-def apply(known: set[str], changes: list[Change]) -> None:
-    """What a client knows after it was told."""
-    for change in changes:
-        match change.event.value:
-            case "created":
-                known.add(change.path)
-            case "deleted":
-                known.discard(change.path)
-            case "renamed":
-                old = change.old_path or ""
-                moved = {name for name in known if name == old or name.startswith(f"{old}/")}
-                known -= moved
-                known |= {change.path + name.removeprefix(old) for name in moved}
-
-
-def there(root: Path) -> set[str]:
-    return {str(path.relative_to(root)) for path in root.rglob("*")}
-
-
 def play(rng: random.Random, root: Path, steps: int) -> None:
     """Do things to files and directories, the same ones again and again."""
     directories = [
@@ -106,14 +82,13 @@ def play(rng: random.Random, root: Path, steps: int) -> None:
 def test_what_is_told_adds_up(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)  # noqa: S311 - no secret
     play(rng, tmp_path, 30)
-    known = there(tmp_path)
+    client = Client(there(tmp_path))
     budget = Budget(1000)
     with picture(tmp_path, budget=budget) as tree:
-        for step in range(12):
+        for _ in range(12):
             play(rng, tmp_path, rng.choice((1, 2, 5, 50)))
-            changes = update(tree)
-            apply(known, changes)
-            assert known == there(tmp_path), (step, changes)
+            client.take_all(update(tree))
+            client.check(there(tmp_path))
             assert tree.look_through() == []
     assert all(budget.take() for _ in range(1000))
     assert not budget.take()

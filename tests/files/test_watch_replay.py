@@ -1,0 +1,273 @@
+"""Changes of one round, taken one after the other, lead from what was there to what is there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kernelagent.files.paths import TEMPORARY_PREFIX
+from kernelagent.files.watch_changes import Change
+from kernelagent.files.watch_nodes import Budget
+from kernelagent.files.watch_notifier import Hint, Hints, Notifier
+from kernelagent.files.watch_tree import Tree
+from tests.files.replays import Client, Facts, play, there, told
+
+SEEDS = int(os.environ.get("WATCH_REPLAYS", "200"))
+
+
+class Silent(Notifier):
+    """Says nothing: the test says where to look."""
+
+    def add(self, directories: Iterable[str]) -> None:
+        """Watch nothing."""
+
+
+@contextlib.contextmanager
+def picture(root: Path, *, names: int = 10_000) -> Iterator[Tree]:
+    """The picture of a directory that is not watched."""
+    budget = Budget(names)
+    tree = Tree(
+        os.open(root, os.O_RDONLY | os.O_DIRECTORY),
+        str(root),
+        only=None,
+        most_directories=1000,
+        budget=budget,
+        closed=frozenset(),
+        stop=threading.Event(),
+    )
+    tree.notifier = Silent(1000, lambda _: True)
+    try:
+        tree.open()
+        # No hint is older than what is remembered.
+        tree.update(Hints({}, lost=False, settled=True))
+        yield tree
+    finally:
+        tree.close()
+    assert sum(budget.take() for _ in range(names + 1)) == names
+
+
+def hints(rng: random.Random, root: Path, before: Facts, after: Facts) -> dict[str, Hint]:
+    """Where to look: the names in directories that are still there, and a few that are not."""
+    found = {}
+    for path in before.keys() | after.keys():
+        old, new = before.get(path), after.get(path)
+        above = path.rpartition("/")[0]
+        is_still = before.get(above) == after.get(above)
+        if old != new and (is_still or rng.randrange(2)):
+            hint = Hint(0)
+            hint |= Hint.DELETED if old else Hint(0)
+            hint |= Hint.ADDED if new else Hint(0)
+            found[str(root / path)] = hint
+    return found
+
+
+@pytest.mark.parametrize("seed", range(0, SEEDS, 25))
+def test_a_replay_ends_where_the_tree_does(tmp_path: Path, seed: int) -> None:
+    for number in range(seed, seed + 25):
+        root = tmp_path / str(number)
+        root.mkdir()
+        _replay(random.Random(number), root)  # noqa: S311 - no secret
+
+
+def _replay(rng: random.Random, root: Path) -> None:
+    play(rng, root, 40)
+    before = there(root)
+    client = Client(before)
+    with picture(root) as tree:
+        for _ in range(8):
+            play(rng, root, rng.choice((2, 4, 8, 30)))
+            after = there(root)
+            for changes in _looks(rng, tree, hints(rng, root, before, after)):
+                client.take_all(changes)
+            client.check(after)
+            assert tree.look_through() == []
+            before = after
+
+
+def _looks(rng: random.Random, tree: Tree, hinted: dict[str, Hint]) -> Iterator[list[Change]]:
+    match rng.randrange(3):
+        case 0:
+            yield tree.look_through()
+        case 1:
+            yield tree.update(Hints(hinted, lost=False, settled=True))
+        case _:
+            # Some of it is heard of later, and with it the other half of some renames.
+            late = {path for path in hinted if rng.randrange(2)}
+            early = {path: hint for path, hint in hinted.items() if path not in late}
+            yield tree.update(Hints(early, lost=False, settled=False))
+            rest = {path: hinted[path] for path in sorted(late)}
+            yield tree.update(Hints(rest, lost=False, settled=True))
+    if tree.has_put_off:
+        yield tree.look_through()
+
+
+def make(root: Path, paths: str) -> Client:
+    """Directories, and files in them, in a place of their own; what a client knows of them."""
+    for path in paths.split():
+        if path.endswith("/"):
+            (root / path).mkdir(parents=True)
+        else:
+            (root / path).write_text(path)
+    return Client(there(root))
+
+
+def move(root: Path, *moves: str) -> None:
+    for old, new in (item.split() for item in moves):
+        (root / old).rename(root / new)
+
+
+def test_into_what_is_moved_itself(tmp_path: Path) -> None:
+    client = make(tmp_path, "a/ a/keep b/ p/d0/")
+    with picture(tmp_path) as tree:
+        move(tmp_path, "p b/n1", "a b/n1/d0/e0")
+        (tmp_path / "a").mkdir()
+        changes = tree.look_through()
+        assert told(changes) == [
+            ("renamed", "p", "b/n1"),
+            ("renamed", "a", "b/n1/d0/e0"),
+            ("created", "a"),
+        ]
+    client.take_all(changes)
+    client.check(there(tmp_path))
+
+
+def test_two_change_places_in_what_is_moved(tmp_path: Path) -> None:
+    client = make(tmp_path, "b/ b/keep b/l2/ b/l2/one x/ x/two k/")
+    with picture(tmp_path) as tree:
+        move(tmp_path, "b/l2 t", "x b/l2", "t x", "b k/c")
+        changes = tree.look_through()
+        # No order of renames tells of all three.
+        assert told(changes) == [
+            ("deleted", "x/two"),
+            ("deleted", "x"),
+            ("renamed", "b/l2", "x"),
+            ("renamed", "b", "k/c"),
+            ("created", "k/c/l2"),
+            ("created", "k/c/l2/two"),
+        ]
+    client.take_all(changes)
+    client.check(there(tmp_path))
+
+
+def test_what_is_moved_out_of_what_is_replaced(tmp_path: Path) -> None:
+    client = make(tmp_path, "d/ d/c/ d/c/one d/e d/f")
+    outside = tmp_path / TEMPORARY_PREFIX
+    outside.mkdir()
+    with picture(tmp_path) as tree:
+        move(tmp_path, "d/c c")
+        (outside / "d").mkdir()
+        (outside / "d" / "f").touch()
+        shutil.rmtree(tmp_path / "d")
+        (outside / "d").rename(tmp_path / "d")
+        shutil.rmtree(outside)
+        changes = tree.look_through()
+        assert told(changes) == [
+            ("renamed", "d/c", "c"),
+            ("deleted", "d/f"),
+            ("deleted", "d/e"),
+            ("deleted", "d"),
+            ("created", "d"),
+            ("created", "d/f"),
+        ]
+    client.take_all(changes)
+    client.check(there(tmp_path))
+
+
+def test_a_file_that_was_not_remembered_is_gone_before_its_directory_moves(tmp_path: Path) -> None:
+    make(tmp_path, "d/ d/c/ d/one")
+    with picture(tmp_path, names=0) as tree:
+        (tmp_path / "d" / "one").unlink()
+        move(tmp_path, "d e")
+        hinted = {
+            str(tmp_path / "d"): Hint.DELETED,
+            str(tmp_path / "d" / "one"): Hint.DELETED,
+            str(tmp_path / "e"): Hint.ADDED,
+        }
+        changes = tree.update(Hints(hinted, lost=False, settled=True))
+        assert told(changes) == [("deleted", "d/one"), ("renamed", "d", "e")]
+
+
+def test_what_is_remembered_is_not_told_as_gone_twice(tmp_path: Path) -> None:
+    client = make(tmp_path, "d/ d/c/ d/one d/c/two")
+    # All but the last one; the watched directory takes one.
+    with picture(tmp_path, names=4) as tree:
+        assert not tree.is_complete
+        (tmp_path / "d" / "one").unlink()
+        move(tmp_path, "d e")
+        hinted = {
+            str(tmp_path / "d"): Hint.DELETED,
+            str(tmp_path / "d" / "one"): Hint.DELETED,
+            str(tmp_path / "e"): Hint.ADDED,
+        }
+        changes = tree.update(Hints(hinted, lost=False, settled=True))
+        assert told(changes) == [("renamed", "d", "e"), ("deleted", "e/one")]
+    client.take_all(changes)
+    client.check(there(tmp_path))
+
+
+def during_scans(
+    monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[set[str], bool], None]
+) -> None:
+    """Have something happen before each directory is listed, and after."""
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def listed(descriptor: int) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(f"/proc/self/fd/{descriptor}") as entries:
+            names = {entry.name for entry in entries}
+        meanwhile(names, False)
+        with scandir(descriptor) as entries:
+            found = list(entries)
+        meanwhile(names, True)
+        yield found
+
+    monkeypatch.setattr("kernelagent.files.watch_tree.os.scandir", listed)
+
+
+def test_a_directory_that_is_away_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, away = tmp_path / "root", tmp_path / "away"
+    root.mkdir()
+    client = make(root, "d/ d/one e/")
+    with picture(root) as tree, monkeypatch.context() as patch:
+
+        def meanwhile(names: set[str], is_listed: bool) -> None:
+            if is_listed and away.exists():
+                away.rename(root / "d")
+                (root / "d" / "two").touch()
+            elif "d" in names:
+                (root / "d").rename(away)
+
+        during_scans(patch, meanwhile)
+        client.take_all(tree.look_through())
+        patch.undo()
+        client.take_all(tree.look_through())
+        client.check(there(root))
+
+
+def test_a_directory_that_goes_once_it_was_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    client = make(root, "d/ d/e/ d/e/one")
+    with picture(root) as tree, monkeypatch.context() as patch:
+        (root / "d" / "e" / "two").touch()
+
+        def meanwhile(names: set[str], is_listed: bool) -> None:
+            if is_listed and "two" in names:
+                (root / "d" / "e").rename(tmp_path / "away")
+
+        during_scans(patch, meanwhile)
+        hinted = {str(root / "d"): Hint.ADDED, str(root / "d" / "e"): Hint.DELETED}
+        client.take_all(tree.update(Hints(hinted, lost=False, settled=True)))
+        patch.undo()
+        client.check(there(root))
