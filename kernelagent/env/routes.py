@@ -60,7 +60,7 @@ async def clear_env(request: Request) -> EnvResponse:
     return _answer(await _service(request).replace({}), "all variables were unset")
 
 
-@router.delete("/env/{key:path}")
+@router.delete("/env/{key}")
 async def delete_env(request: Request, key: str) -> EnvResponse:
     """Unset one variable; one that is not set is no error."""
     return _answer(await _service(request).remove(key), "the variable is not set")

@@ -183,13 +183,6 @@ async def test_changes_at_the_same_time_are_whole(server: Server) -> None:
     assert variables == {f"V{n}": str(n) for n in range(50)}
 
 
-async def test_a_name_may_have_a_slash(server: Server) -> None:
-    await change(server, "PUT", **{"a/b": "1", "c": "2"})
-    async with client_of(server) as client:
-        response = await client.delete("/env/a%2Fb")
-    assert response.json()["env_vars"] == {"c": "2"}
-
-
 async def test_bad_variables_change_nothing(server: Server) -> None:
     await change(server, "PUT", A="1")
     async with client_of(server) as client:

@@ -312,6 +312,9 @@ async def test_a_copied_link_replaces_a_file(files: Files) -> None:
     for destination in ("link", "file", "other", "dir"):
         body["destination"] = destination
         await files.refused("POST", "/files/copy", 409, "FILE_ALREADY_EXISTS", json=body)
+    for destination in ("file", "other"):
+        body["destination"] = destination
+        await files.refused("POST", "/files/move", 409, "FILE_ALREADY_EXISTS", json=body)
     assert (files.workspace / "file").read_text() == "1"
 
 
