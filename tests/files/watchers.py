@@ -101,11 +101,10 @@ async def socket_to(server: Server, path: str | None, **options: Any) -> AsyncIt
 @contextlib.asynccontextmanager
 async def watched(server: Server, root: Path, **options: Any) -> AsyncIterator[SocketWatcher]:
     """A watch on a WebSocket that is on."""
-    before = watches_of(server, root)
     async with socket_to(server, str(root), **options) as socket:
         watcher = SocketWatcher(root, socket)
         async with reading(watcher):
-            await until_on(server, root, before)
+            await until_on(server, root)
             yield watcher
 
 
@@ -125,11 +124,11 @@ def watches_of(server: Server, root: Path) -> int:
     return watched_inodes(server.process.pid).count(inode)
 
 
-async def until_on(server: Server, root: Path, before: int = 0) -> None:
-    """Wait until one more watch of `root` is on: until its inotify watches are."""
+async def until_on(server: Server, root: Path, number: int = 1) -> None:
+    """Wait until `number` watches of `root` are on: until their inotify watches are."""
 
     async def is_on() -> bool:
-        return watches_of(server, root) > before
+        return watches_of(server, root) >= number
 
     await until(is_on)
 
