@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -51,6 +52,10 @@ class Server(uvicorn.Server):
         self._app = app
         self._on_start = on_start
         self._stack = contextlib.AsyncExitStack()
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        _handle_ignored_signals()
+        super().run(sockets=sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self._stack.enter_async_context(self._app.router.lifespan_context(self._app))
@@ -99,3 +104,13 @@ def url_of(host: str, listener: socket.socket) -> str:
     """Where the service is, with the port that the system chose."""
     port: int = listener.getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _handle_ignored_signals() -> None:
+    """Go on ignoring what `nohup` and shells have this process ignore, but not its children.
+
+    They would inherit it, and shells in terminals outlive their line. A handler is not inherited.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)

@@ -6,6 +6,7 @@ import asyncio
 import random
 import re
 import signal
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -331,6 +332,27 @@ async def test_programs_may_save_when_the_line_is_cut(server: Server, tmp_path: 
 
         await until(is_ready)
     assert saved.read_text() == "kept\n"
+
+
+async def test_shells_hear_what_the_server_ignores(tmp_path: Path) -> None:
+    quiet = ("nohup", "sh", "-c", 'trap "" INT QUIT; exec "$0" "$@"', sys.executable)
+    server = await asyncio.to_thread(
+        start_server, tmp_path / "workspace", tmp_path / "state", python=quiet, HOME=str(tmp_path)
+    )
+    try:
+        line = """
+            trap 'echo interrupted' INT; trap 'exit 7' HUP
+            echo ready; while :; do sleep 0.05; done
+        """
+        name = (await call(server, "POST", command=line))["id"]
+        server.process.send_signal(signal.SIGHUP)
+        async with console(server, f"/terminals/{name}") as mine:
+            await mine.until("ready")
+            await mine.type("\x03")
+            await mine.until("interrupted")
+        assert (await call(server, "DELETE", f"/terminals/{name}"))["exit_code"] == 7
+    finally:
+        assert await asyncio.to_thread(stop_server, server) == 0
 
 
 async def test_a_slow_client_is_brought_up_to_date(server_with_little: Server) -> None:
