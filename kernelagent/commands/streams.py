@@ -220,8 +220,8 @@ class CommandSocket:
 
     async def _run(self, request: RunRequest) -> None:
         output = PassedOutput()
+        running = await self._prepare(request, output)
         try:
-            running = await self._service.prepare(request, output)
             self._running = running
             if self._interrupting:
                 running.command.stop(_ON_REQUEST)
@@ -238,6 +238,15 @@ class CommandSocket:
             raise InternalError("the command failed inside the service") from error
         finally:
             self._running = None
+
+    async def _prepare(self, request: RunRequest, output: PassedOutput) -> RunningCommand:
+        try:
+            return await self._service.prepare(request, output)
+        except ApiError:
+            raise
+        except Exception as error:
+            # The client must hear of it, whatever it is.
+            raise InternalError("the command failed inside the service") from error
 
     async def _send(self, message: Message) -> None:
         await asyncio.sleep(max(self._sent_at + _PACE - time.monotonic(), 0))

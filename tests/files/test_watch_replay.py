@@ -180,17 +180,22 @@ def test_what_is_moved_out_of_what_is_replaced(tmp_path: Path) -> None:
     client.check(there(tmp_path))
 
 
+def lose_and_move(root: Path) -> Hints:
+    """Remove `d/one`, then rename `d` to `e`."""
+    (root / "d" / "one").unlink()
+    move(root, "d e")
+    hinted = {
+        str(root / "d"): Hint.DELETED,
+        str(root / "d" / "one"): Hint.DELETED,
+        str(root / "e"): Hint.ADDED,
+    }
+    return Hints(hinted, lost=False, settled=True)
+
+
 def test_a_file_that_was_not_remembered_is_gone_before_its_directory_moves(tmp_path: Path) -> None:
     make(tmp_path, "d/ d/c/ d/one")
     with picture(tmp_path, names=0) as tree:
-        (tmp_path / "d" / "one").unlink()
-        move(tmp_path, "d e")
-        hinted = {
-            str(tmp_path / "d"): Hint.DELETED,
-            str(tmp_path / "d" / "one"): Hint.DELETED,
-            str(tmp_path / "e"): Hint.ADDED,
-        }
-        changes = tree.update(Hints(hinted, lost=False, settled=True))
+        changes = tree.update(lose_and_move(tmp_path))
         assert told(changes) == [("deleted", "d/one"), ("renamed", "d", "e")]
 
 
@@ -199,14 +204,7 @@ def test_what_is_remembered_is_not_told_as_gone_twice(tmp_path: Path) -> None:
     # All but the last one; the watched directory takes one.
     with picture(tmp_path, names=4) as tree:
         assert not tree.is_complete
-        (tmp_path / "d" / "one").unlink()
-        move(tmp_path, "d e")
-        hinted = {
-            str(tmp_path / "d"): Hint.DELETED,
-            str(tmp_path / "d" / "one"): Hint.DELETED,
-            str(tmp_path / "e"): Hint.ADDED,
-        }
-        changes = tree.update(Hints(hinted, lost=False, settled=True))
+        changes = tree.update(lose_and_move(tmp_path))
         assert told(changes) == [("renamed", "d", "e"), ("deleted", "e/one")]
     client.take_all(changes)
     client.check(there(tmp_path))
