@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEVELOPING := $(VENV)/.developing
 PORT ?= 7777
 
-.PHONY: run test check format bench fuzz docs setup clean
+.PHONY: run test check coverage prove format bench fuzz docs setup clean
 
 run: $(INSTALLED)  ## serve, and replay a notebook with plots against it (ONCE=1 ends after that)
 	@$(BIN)/python scripts/demo.py --port $(PORT) $(if $(ONCE),--once)
@@ -19,6 +19,18 @@ check: $(DEVELOPING)  ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+coverage: $(DEVELOPING)  ## which lines and branches the tests reach, kernels and children included
+	$(BIN)/python scripts/measure_coverage.py
+
+# The word behind `prove` names what to prove; it is no target of its own.
+ifeq (prove,$(firstword $(MAKECMDGOALS)))
+NAME := $(word 2,$(MAKECMDGOALS))
+$(if $(NAME),$(eval $(NAME):;@:))
+endif
+
+prove: $(DEVELOPING)  ## what takes long to prove: `make prove` lists it, `make prove NAME SEED=2` runs one
+	$(BIN)/python -m prove $(NAME) $(if $(SEED),--seed $(SEED))
 
 format: $(DEVELOPING)
 	$(BIN)/ruff format .
