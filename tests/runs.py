@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import json
 import ssl
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 
-from tests.conftest import Server
+from tests.servers import Service
+from tests.waiting import until
 
 Message = dict[str, Any]
 
@@ -22,14 +22,14 @@ NDJSON = "application/x-ndjson"
 _TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def client_of(server: Server, **headers: str) -> httpx.AsyncClient:
+def client_of(server: Service, **headers: str) -> httpx.AsyncClient:
     """A client with a good token that sends `headers` too."""
     client = server.client(verify=_TLS)
     client.headers.update(headers)
     return client
 
 
-async def run(server: Server, code: str, *, path: str = "/execute", **fields: Any) -> Message:
+async def run(server: Service, code: str, *, path: str = "/execute", **fields: Any) -> Message:
     """The answer to a run, which the service must have accepted."""
     async with client_of(server) as client:
         response = await client.post(path, json={"code": code, **fields})
@@ -38,7 +38,7 @@ async def run(server: Server, code: str, *, path: str = "/execute", **fields: An
     return answer
 
 
-async def refused(server: Server, status: int, code: str, **fields: Any) -> Message:
+async def refused(server: Service, status: int, code: str, **fields: Any) -> Message:
     """The body of the answer to a run that must be refused with `status`."""
     async with client_of(server) as client:
         response = await client.post("/execute", json={"code": code, **fields})
@@ -48,7 +48,7 @@ async def refused(server: Server, status: int, code: str, **fields: Any) -> Mess
 
 
 @contextlib.asynccontextmanager
-async def session(server: Server, **wanted: Any) -> AsyncIterator[str]:
+async def session(server: Service, **wanted: Any) -> AsyncIterator[str]:
     """The id of a session that is deleted afterwards."""
     async with client_of(server) as client:
         response = await client.post("/sessions", json=wanted)
@@ -60,7 +60,7 @@ async def session(server: Server, **wanted: Any) -> AsyncIterator[str]:
             await client.delete(f"/sessions/{session_id}")
 
 
-async def session_facts(server: Server, session_id: str) -> Message:
+async def session_facts(server: Service, session_id: str) -> Message:
     """What GET /sessions/{id} says."""
     async with client_of(server) as client:
         response = await client.get(f"/sessions/{session_id}")
@@ -69,15 +69,7 @@ async def session_facts(server: Server, session_id: str) -> Message:
     return facts
 
 
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 15) -> None:
-    """Wait until `condition` holds; fails if it does not within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not await condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        await asyncio.sleep(0.02)
-
-
-async def until_busy(server: Server, session_id: str, *, queued: int = 0) -> None:
+async def until_busy(server: Service, session_id: str, *, queued: int = 0) -> None:
     """Wait until the session runs something and `queued` runs wait behind it."""
 
     async with client_of(server) as client:
@@ -90,7 +82,7 @@ async def until_busy(server: Server, session_id: str, *, queued: int = 0) -> Non
 
 
 @contextlib.asynccontextmanager
-async def streamed(server: Server, code: str, **fields: Any) -> AsyncIterator[httpx.Response]:
+async def streamed(server: Service, code: str, **fields: Any) -> AsyncIterator[httpx.Response]:
     """A run's NDJSON stream whose headers have arrived; leaving the context hangs up."""
     async with (
         client_of(server) as client,
@@ -108,7 +100,7 @@ async def messages(response: httpx.Response) -> AsyncIterator[Message]:
         yield json.loads(line)
 
 
-async def all_messages(server: Server, code: str, **fields: Any) -> list[Message]:
+async def all_messages(server: Service, code: str, **fields: Any) -> list[Message]:
     """All messages of a run, without the keepalives."""
     async with streamed(server, code, **fields) as response:
         return [item async for item in messages(response) if item["type"] != "keepalive"]

@@ -114,9 +114,9 @@ def _announce(url: str, token: str | None) -> None:
 
     # Whoever started the service may have closed its output.
     with contextlib.suppress(OSError):
-        typer.echo(f"kernelagent {__version__} listens on {url}")
-        if token is not None:
-            typer.echo(f"token: {token}")
+        # In one piece: who reads the address finds the token too.
+        line = f"kernelagent {__version__} listens on {url}"
+        typer.echo(line if token is None else f"{line}\ntoken: {token}")
 
 
 def _failure(message: str) -> typer.Exit:
