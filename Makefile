@@ -12,8 +12,8 @@ PORT ?= 7777
 run: $(INSTALLED)  ## serve, and replay a notebook with plots against it (ONCE=1 ends after that)
 	@$(BIN)/python scripts/demo.py --port $(PORT) $(if $(ONCE),--once)
 
-test: $(DEVELOPING)  ## every test
-	$(BIN)/python -m pytest
+test: $(DEVELOPING)  ## every test (ARGS='tests/cli -k token' for some)
+	$(BIN)/python scripts/run_tests.py $(ARGS)
 
 check: $(DEVELOPING)  ## format, lint, types
 	$(BIN)/ruff format --check .
@@ -21,7 +21,7 @@ check: $(DEVELOPING)  ## format, lint, types
 	$(BIN)/mypy
 
 coverage: $(DEVELOPING)  ## which lines and branches the tests reach, kernels and children included
-	$(BIN)/python scripts/measure_coverage.py
+	$(BIN)/python scripts/measure_coverage.py $(ARGS)
 
 # The word behind `prove` names what to prove; it is no target of its own.
 ifeq (prove,$(firstword $(MAKECMDGOALS)))

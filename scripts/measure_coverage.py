@@ -53,7 +53,7 @@ def main() -> int:
         # Kernels may run as another user.
         DATA.chmod(0o1777)
         with measuring():
-            command = [sys.executable, "-m", "pytest", *pytest_options]
+            command = [sys.executable, str(ROOT / "scripts" / "run_tests.py"), *pytest_options]
             code = subprocess.run(command, cwd=ROOT, check=False).returncode
     report()
     return code

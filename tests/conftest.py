@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,24 @@ import pytest
 
 from kernelagent.settings import Settings, load_settings
 from tests.servers import SECRET, Server, serving
+
+_DIRECTORY = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker a temporary directory of its own, which the servers inherit."""
+    # What failed tests leave behind is kept where pytest keeps it.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    directory = Path(tempfile.mkdtemp(prefix="ka-"))
+    # As the system's: servers may run as other users. Short: sockets have long names.
+    directory.chmod(0o1777)
+    config.stash[_DIRECTORY] = directory
+    os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove it."""
+    shutil.rmtree(config.stash[_DIRECTORY], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
