@@ -20,9 +20,7 @@ class Report:
         """Print progress, with the seconds since the start."""
         print(f"[{time.monotonic() - self._begun:6.1f} s] {text}", flush=True)
 
-    def figure(
-        self, name: str, value: float, unit: str = "", *, most: float | None = None
-    ) -> None:
+    def figure(self, name: str, value: float, unit: str = "", *, most: float | None = None) -> None:
         """Print a measured value; it is a failure if it is greater than `most`."""
         bound = "" if most is None else f" (at most {most:g})"
         self.say(f"{name}: {value:g}{' ' if unit else ''}{unit}{bound}")
