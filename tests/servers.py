@@ -28,7 +28,7 @@ SECRET = "tests-only-secret-of-more-than-32-bytes"
 
 # For servers whose kernels are not used, or too few to be worth a fork server that has imported
 # numpy, pandas and matplotlib.
-WITHOUT_KERNELS = {"KERNELAGENT_POOL_IDLE": "0", "KERNELAGENT_FORK_SERVER": "false"}
+WITHOUT_KERNELS: dict[str, Any] = {"KERNELAGENT_POOL_IDLE": "0", "KERNELAGENT_FORK_SERVER": "false"}
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Service:
     """Where a server is and how to ask it; its files are below `directory`."""
 
     url: str
-    # None if it asks for none.
-    token: str | None
+    # Empty if the server asks for none, or has printed none.
+    token: str
     directory: Path
     state: Path
 
@@ -111,7 +111,7 @@ def start_server(
     python: Sequence[str] = (sys.executable,),
     secret: str | None = SECRET,
     state_dir: Path | None = None,
-    **environment: str,
+    **environment: Any,
 ) -> Server:
     """Start a server below `directory` with settings in its environment; `stop` must be called.
 
@@ -186,7 +186,7 @@ def _issue(secret: str) -> str:
     return Authenticator.from_settings(load_settings(jwt_secret=secret)).issue()[0]
 
 
-def _printed_token(out: Path) -> str | None:
-    """None after the first start, and where no token is needed."""
+def _printed_token(out: Path) -> str:
+    """Empty after the first start, and where no token is needed."""
     printed = re.search(r"^token: (\S+)$", out.read_text(), re.MULTILINE)
-    return printed[1] if printed else None
+    return printed[1] if printed else ""

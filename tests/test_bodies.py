@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server
 from tests.runs import client_of
+from tests.servers import Server
 
 Schema = dict[str, Any]
 

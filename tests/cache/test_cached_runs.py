@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.conftest import Server, start_server, stop_server
-from tests.runs import NDJSON, client_of, refused, run, until
+from tests.runs import NDJSON, client_of, refused, run
+from tests.servers import Server, serving
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -515,11 +516,8 @@ async def test_a_run_from_before_a_clearing_is_not_kept(
 @pytest.fixture(scope="module")
 def server_without_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("uncached")
-    server = start_server(root / "workspace", root / "state", KERNELAGENT_CACHE_ENTRIES="0")
-    try:
+    with serving(root, KERNELAGENT_CACHE_ENTRIES="0") as server:
         yield server
-    finally:
-        stop_server(server)
 
 
 async def test_without_a_cache_runs_still_work(server_without_cache: Server, counter: Path) -> None:

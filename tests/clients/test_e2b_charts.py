@@ -8,7 +8,7 @@ import httpx
 import pytest
 from e2b_code_interpreter.charts import _deserialize_chart
 
-from tests.conftest import Server
+from tests.servers import Server
 
 _DRAWINGS = {
     "LineChart": "plt.plot([1, 3, 2]); plt.xlabel('Time (s)')",

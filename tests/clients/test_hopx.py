@@ -20,7 +20,7 @@ from hopx_ai._async_agent_client import AsyncAgentHTTPClient
 from hopx_ai.errors import HopxError
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
-from tests.conftest import Server
+from tests.servers import Server
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
 from tests.clients.test_hopx_jobs import wait_for
-from tests.conftest import Server
+from tests.servers import Server
 
 _SHIM = Path(__file__).parent / "shim"
 

@@ -15,7 +15,7 @@ from hopx_ai.errors import FileNotFoundError as ClientFileNotFound
 from hopx_ai.errors import HopxError
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
-from tests.conftest import Server, start_server, stop_server
+from tests.servers import Server, serving
 
 _SCRIPT = Path(__file__).parent / "javascript" / "files.mjs"
 _TEXT = 'line "one"\nzwei é € 😀 & # + %25'
@@ -26,16 +26,12 @@ _BYTES = bytes(range(256)) + b"\0\xff\r\n"
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("files")
-    running = start_server(
-        root / "workspace",
-        root / "state",
+    with serving(
+        root,
         KERNELAGENT_POOL_IDLE="0",
         KERNELAGENT_FILE_ROOTS=str(root / "app"),
-    )
-    try:
+    ) as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 def test_the_python_client(server: Server, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hopx_ai import AsyncSandbox, Sandbox
 from hopx_ai.errors import HopxError
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
-from tests.conftest import Server, start_server, stop_server
+from tests.servers import Server, serving
 
 _SCRIPT = Path(__file__).parent / "javascript" / "jobs.mjs"
 _SECRET = "s3cret"
@@ -36,13 +36,8 @@ class Receiver:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("jobs")
-    running = start_server(
-        root / "workspace", root / "state", KERNELAGENT_WEBHOOK_ALLOW="127.0.0.1"
-    )
-    try:
+    with serving(root, KERNELAGENT_WEBHOOK_ALLOW="127.0.0.1") as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 @pytest.fixture

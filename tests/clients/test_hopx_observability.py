@@ -11,7 +11,7 @@ from hopx_ai import AsyncSandbox, Sandbox
 
 import kernelagent
 from tests.clients.control_plane import control_plane
-from tests.conftest import Server
+from tests.servers import Server
 
 
 def check(got: dict[str, Any], server: Server) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hopx_ai import AsyncSandbox, Sandbox
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
-from tests.conftest import Server, start_server, stop_server
+from tests.servers import Server, serving
 
 _SCRIPT = Path(__file__).parent / "javascript" / "terminal.mjs"
 
@@ -22,11 +22,8 @@ _SCRIPT = Path(__file__).parent / "javascript" / "terminal.mjs"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One whose shells read no files of the user's."""
     root = tmp_path_factory.mktemp("terminals")
-    running = start_server(root / "workspace", root / "state", HOME=str(root))
-    try:
+    with serving(root, HOME=str(root)) as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 async def drive(terminal: Any, connection: Any) -> tuple[str, int]:

@@ -10,9 +10,9 @@ from typing import Any
 from hopx_ai import AsyncSandbox, Sandbox
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
-from tests.conftest import Server
 from tests.files.watchers import until_on, watches
-from tests.runs import until
+from tests.servers import Server
+from tests.waiting import until
 
 _SCRIPT = Path(__file__).parent / "javascript" / "watch.mjs"
 

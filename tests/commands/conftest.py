@@ -6,19 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import Server, start_server, stop_server
+from tests.servers import Server, serving
 
 
 @pytest.fixture(scope="module")
 def server_with_little(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("little")
-    running = start_server(
-        root / "workspace",
-        root / "state",
+    with serving(
+        root,
         KERNELAGENT_KEEPALIVE="0.2",
         KERNELAGENT_MAX_COMMANDS="2",
-    )
-    try:
+    ) as running:
         yield running
-    finally:
-        stop_server(running)

@@ -10,9 +10,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import Server
 from tests.jobs.jobs import alive, pids_in, post, refused
-from tests.runs import client_of, until
+from tests.runs import client_of
+from tests.servers import Server
+from tests.waiting import until
 
 Message = dict[str, Any]
 

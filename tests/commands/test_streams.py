@@ -13,9 +13,10 @@ import psutil
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.conftest import Server, start_server, stop_server
 from tests.jobs.jobs import alive, pids_in, refused
-from tests.runs import client_of, until
+from tests.runs import client_of
+from tests.servers import Server, start_server
+from tests.waiting import until
 
 Message = dict[str, Any]
 
@@ -155,7 +156,7 @@ async def test_what_comes_after_its_client_has_left_is_not_kept(
     accept: str, tmp_path: Path
 ) -> None:
     # At its leisure: this server's memory is measured.
-    server = await asyncio.to_thread(start_server, tmp_path / "workspace", tmp_path / "state")
+    server = await asyncio.to_thread(start_server, tmp_path)
     try:
         pids = tmp_path / "pids"
         line = (
@@ -179,7 +180,7 @@ async def test_what_comes_after_its_client_has_left_is_not_kept(
         await until(has_ended)
         assert most - before < 40e6
     finally:
-        await asyncio.to_thread(stop_server, server)
+        await asyncio.to_thread(server.stop)
 
 
 @pytest.mark.parametrize("accept", STREAMS)

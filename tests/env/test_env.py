@@ -12,9 +12,9 @@ import pytest
 from hopx_ai import Sandbox
 
 from tests.clients.control_plane import control_plane
-from tests.conftest import Server, start_server, stop_server
 from tests.jobs.jobs import follow, get, output, post, refused, start, start_command
 from tests.runs import client_of, run, session
+from tests.servers import Server, serving, start_server
 
 Message = dict[str, Any]
 
@@ -32,11 +32,8 @@ SHOW = {
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of these tests' own: what they set would be seen by others."""
     root = tmp_path_factory.mktemp("env")
-    running = start_server(root / "workspace", root / "state", LC_MINE="agent")
-    try:
+    with serving(root, LC_MINE="agent") as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 @pytest.fixture(autouse=True)
@@ -208,18 +205,18 @@ async def test_bad_variables_change_nothing(server: Server) -> None:
 
 
 async def test_it_survives_a_restart(tmp_path: Path) -> None:
-    first = await asyncio.to_thread(start_server, tmp_path / "workspace", tmp_path / "state")
+    first = await asyncio.to_thread(start_server, tmp_path)
     try:
         await change(first, "PUT", X="kept")
         first.process.kill()
     finally:
         await asyncio.to_thread(first.process.wait)
-    second = await asyncio.to_thread(start_server, tmp_path / "workspace", tmp_path / "state")
+    second = await asyncio.to_thread(start_server, tmp_path)
     try:
         assert (await get(second, "/env"))["env_vars"] == {"X": "kept"}
         assert await shown(second, "python") == "kept\n"
     finally:
-        await asyncio.to_thread(stop_server, second)
+        await asyncio.to_thread(second.stop)
 
 
 async def test_the_published_client(server: Server) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.conftest import Server, start_server, stop_server
 from tests.runs import all_messages, messages, run, session, session_facts, streamed, types
+from tests.servers import Server, serving
 
 LIMIT = 300 * 2**20
 
@@ -21,11 +21,8 @@ LIMIT = 300 * 2**20
 def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose kernels may use 300 MiB."""
     root = tmp_path_factory.mktemp("small")
-    running = start_server(root / "workspace", root / "state", KERNELAGENT_KERNEL_MEMORY=str(LIMIT))
-    try:
+    with serving(root, KERNELAGENT_KERNEL_MEMORY=str(LIMIT)) as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 def has_ended(pid: int) -> bool:

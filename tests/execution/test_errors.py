@@ -13,8 +13,8 @@ import jwt
 import pytest
 
 from kernelagent.auth import Authenticator
-from tests.conftest import SECRET, Server, start_server, stop_server
 from tests.runs import client_of, refused, run, session, session_facts, until_busy
+from tests.servers import SECRET, Server, serving
 
 JSON = {"Content-Type": "application/json"}
 BODY_LIMIT = 100_000
@@ -24,17 +24,13 @@ BODY_LIMIT = 100_000
 def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with low limits."""
     root = tmp_path_factory.mktemp("strict")
-    running = start_server(
-        root / "workspace",
-        root / "state",
+    with serving(
+        root,
         KERNELAGENT_QUEUE_LIMIT="3",
         KERNELAGENT_MAX_SESSIONS="3",
         KERNELAGENT_MAX_BODY_BYTES=str(BODY_LIMIT),
-    )
-    try:
+    ) as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 def check_shape(response: httpx.Response, status: int, code: str) -> dict[str, Any]:

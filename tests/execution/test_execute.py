@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server
 from tests.runs import client_of, run, session, session_facts, until_busy
+from tests.servers import Server
 
 ANSI = "\x1b["
 

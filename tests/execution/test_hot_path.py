@@ -13,8 +13,8 @@ from kernelagent.auth import METRICS, Authenticator
 from kernelagent.execution.models import ExecuteRequest, ExecuteResponse, RichResponse
 from kernelagent.execution.routes import shortcuts
 from kernelagent.settings import Settings
-from tests.conftest import Server
 from tests.runs import run
+from tests.servers import Server
 
 PATHS = ("/execute", "/execute/rich", "/execute/ipython")
 

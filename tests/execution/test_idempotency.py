@@ -15,8 +15,9 @@ from websockets.exceptions import InvalidStatus
 
 from kernelagent.auth import Authenticator
 from kernelagent.settings import load_settings
-from tests.conftest import SECRET, Server, start_server, stop_server
-from tests.runs import NDJSON, client_of, session, session_facts, until, until_busy
+from tests.runs import NDJSON, client_of, session, session_facts, until_busy
+from tests.servers import SECRET, Server, start_server
+from tests.waiting import until
 
 KEY = "Idempotency-Key"
 REPLAYED = "idempotency-replayed"
@@ -306,7 +307,7 @@ async def test_streams_cannot_be_repeated(server: Server, key: str) -> None:
 async def test_a_server_that_ends_leaves_no_run_behind(
     key: str, counter: Path, tmp_path: Path
 ) -> None:
-    server = start_server(tmp_path / "workspace", tmp_path / "state")
+    server = start_server(tmp_path)
     try:
         code = counting(counter, "import time; time.sleep(100)")
         await post_and_drop(server, key, counter, {"code": code, "timeout": 120})
@@ -314,5 +315,5 @@ async def test_a_server_that_ends_leaves_no_run_behind(
         cached = {"isolated": True, "cache": True, "on_disconnect": "continue"}
         await post_and_drop(server, key + "2", tmp_path / "other", {**other, **cached})
     finally:
-        status = await asyncio.to_thread(stop_server, server)
+        status = await asyncio.to_thread(server.stop)
     assert status == 0

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server
-from tests.runs import run, session, until
+from tests.runs import run, session
+from tests.servers import Server
+from tests.waiting import until
 
 TEN_MEGABYTES = 10_000_000
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server
 from tests.runs import client_of, run
+from tests.servers import Server
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -15,17 +15,9 @@ import jwt
 import pytest
 import websockets
 
-from tests.conftest import SECRET, Server
-from tests.runs import (
-    Message,
-    run,
-    session,
-    session_facts,
-    text_of,
-    types,
-    until,
-    until_busy,
-)
+from tests.runs import Message, run, session, session_facts, text_of, types, until_busy
+from tests.servers import SECRET, Server
+from tests.waiting import until
 
 PATHS = ("/execute/stream", "/stream", "/stream/ipython")
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server, start_server, stop_server
 from tests.runs import (
     NDJSON,
     all_messages,
@@ -23,9 +22,10 @@ from tests.runs import (
     streamed,
     text_of,
     types,
-    until,
     until_busy,
 )
+from tests.servers import Server, serving
+from tests.waiting import until
 
 EVENT_STREAM = "text/event-stream"
 
@@ -41,11 +41,8 @@ def waiting(path: Path) -> str:
 def lively_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that sends a keepalive after 0.2 s of silence."""
     root = tmp_path_factory.mktemp("lively")
-    running = start_server(root / "workspace", root / "state", KERNELAGENT_KEEPALIVE="0.2")
-    try:
+    with serving(root, KERNELAGENT_KEEPALIVE="0.2") as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 # NDJSON

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Server, start_server, stop_server
 from tests.runs import client_of
+from tests.servers import Server, serving
 
 UPLOAD_LIMIT = 4 * 2**20
 WRITE_LIMIT = 2 * 2**20
@@ -83,13 +83,8 @@ def files_server(
         "KERNELAGENT_FILE_ROOTS": f"{root / 'other'},{root / 'mounts'}",
         **(environment or {}),
     }
-    running = start_server(
-        root / "workspace", root / "state", python=(*prefix, sys.executable), **settings
-    )
-    try:
+    with serving(root, python=(*prefix, sys.executable), **settings) as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 def files_of(server: Server, client: httpx.AsyncClient) -> Files:

@@ -25,9 +25,9 @@ from kernelagent.files.draft import Draft, Sweeper
 from kernelagent.files.paths import TEMPORARY_PREFIX, Roots
 from kernelagent.files.service import FileService
 from kernelagent.files.staging import ArchiveLimits, Staging
-from tests.conftest import Server, start_server, stop_server
 from tests.files.conftest import Files, files_of, files_server
 from tests.runs import client_of
+from tests.servers import WITHOUT_KERNELS, Server, start_server
 
 AS_ROOT = os.geteuid() == 0
 SMALL = 4 * 2**20
@@ -293,9 +293,7 @@ async def test_a_killed_server_leaves_the_old_file_or_the_new_one(
     workspace = tmp_path / "workspace"
     old, new = b"old" * 1_000_000, b"new" * 3_000_000
     for delay in (0.05, 0.3):
-        server = await asyncio.to_thread(
-            start_server, workspace, tmp_path / "state", KERNELAGENT_POOL_IDLE="0"
-        )
+        server = await asyncio.to_thread(start_server, tmp_path, **WITHOUT_KERNELS)
         (workspace / "file").write_bytes(old)
 
         async def change(server: Server = server) -> None:
@@ -310,16 +308,14 @@ async def test_a_killed_server_leaves_the_old_file_or_the_new_one(
         with contextlib.suppress(Exception):
             await changing
         assert (workspace / "file").read_bytes() in (old, new)
-    server = await asyncio.to_thread(
-        start_server, workspace, tmp_path / "state", KERNELAGENT_POOL_IDLE="0"
-    )
+    server = await asyncio.to_thread(start_server, tmp_path, **WITHOUT_KERNELS)
     try:
         async with client_of(server) as client:
             await _send(client, route, new)
             assert (workspace / "file").read_bytes() == new
             assert [path.name for path in workspace.iterdir()] == ["file"]
     finally:
-        await asyncio.to_thread(stop_server, server)
+        await asyncio.to_thread(server.stop)
 
 
 async def _send(client: Any, route: str, content: bytes) -> None:

@@ -20,7 +20,7 @@ from kernelagent.app import create_app
 from kernelagent.auth import Authenticator
 from kernelagent.files import kernel
 from kernelagent.settings import load_settings
-from tests.conftest import SECRET
+from tests.servers import SECRET
 
 SECRET_CONTENT = b"SECRET-CONTENT"
 TOKEN = "pwned-7c1f"

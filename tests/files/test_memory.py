@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Server
 from tests.files.conftest import files_server
 from tests.runs import client_of
+from tests.servers import Server
 
 MIB = 2**20
 GIB = 2**30

@@ -12,29 +12,26 @@ from pathlib import Path
 import pytest
 
 from kernelagent.files.watch_changes import Change, Event
-from tests.conftest import Server, start_server, stop_server
 from tests.files.replays import Client, Facts, play, there
 from tests.files.watchers import EventWatcher, events, reading, watched, watches
 from tests.jobs.jobs import refused
-from tests.runs import NDJSON, client_of, until
+from tests.runs import NDJSON, client_of
+from tests.servers import Server, serving
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
 def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with little patience and room."""
     root = tmp_path_factory.mktemp("strict")
-    running = start_server(
-        root / "workspace",
-        root / "state",
+    with serving(
+        root,
         KERNELAGENT_KEEPALIVE="0.2",
         KERNELAGENT_MAX_WATCHES="2",
         KERNELAGENT_WATCH_CHANGES="100",
         KERNELAGENT_WATCH_NAMES="50",
-    )
-    try:
+    ) as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 async def test_events_in_order_with_ids(server: Server, tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from kernelagent.errors import ServiceClosing
 from kernelagent.files.paths import Roots
 from kernelagent.files.watching import WatchService
 from kernelagent.settings import Settings
-from tests.conftest import Server, start_server, stop_server
 from tests.files.watchers import (
     Watcher,
     events,
@@ -31,7 +30,9 @@ from tests.files.watchers import (
     watches,
 )
 from tests.jobs.jobs import refused
-from tests.runs import client_of, until
+from tests.runs import client_of
+from tests.servers import Server, serving, start_server
+from tests.waiting import until
 
 COUNT = 10_000
 
@@ -40,11 +41,8 @@ COUNT = 10_000
 def quiet_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server on which nothing else happens."""
     root = tmp_path_factory.mktemp("quiet")
-    running = start_server(root / "workspace", root / "state", KERNELAGENT_POOL_IDLE="0")
-    try:
+    with serving(root, KERNELAGENT_POOL_IDLE="0") as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 @dataclass
@@ -169,13 +167,13 @@ async def test_the_watch_ends_at_once(quiet_server: Server, tmp_path: Path) -> N
 
 
 async def test_the_server_leaves_while_a_watch_is_on(tmp_path: Path) -> None:
-    running = start_server(tmp_path / "workspace", tmp_path / "state", KERNELAGENT_POOL_IDLE="0")
+    running = start_server(tmp_path, KERNELAGENT_POOL_IDLE="0")
     try:
         async with (
             events(running, tmp_path / "workspace") as watcher,
             watched(running, tmp_path / "workspace") as socket,
         ):
-            code = await asyncio.to_thread(stop_server, running)
+            code = await asyncio.to_thread(running.stop)
             await watcher.until(lambda: "end" in watcher.kinds)
             assert watcher.seen[-1]["reason"] == "closing"
             await socket.until(lambda: socket.socket.close_code is not None)
@@ -233,16 +231,12 @@ def limited_server(tmp_path: Path) -> Iterator[Server]:
     probe = subprocess.run(["unshare", "-Ur", "sh", "-c", limits], check=False, capture_output=True)
     if probe.returncode:
         pytest.skip("no user namespaces here")
-    running = start_server(
-        tmp_path / "workspace",
-        tmp_path / "state",
+    with serving(
+        tmp_path,
         python=("unshare", "-Ur", "sh", "-c", f'{limits}; exec "$@"', "sh", sys.executable),
         KERNELAGENT_POOL_IDLE="0",
-    )
-    try:
+    ) as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 async def can_be_watched(server: Server, root: Path) -> bool:

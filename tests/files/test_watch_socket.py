@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.conftest import Server
 from tests.files.watchers import (
     SocketWatcher,
     reading,
@@ -23,7 +22,8 @@ from tests.files.watchers import (
     watched_inodes,
     watches,
 )
-from tests.runs import until
+from tests.servers import Server
+from tests.waiting import until
 
 
 async def closed(server: Server, *sent: str | bytes) -> tuple[int, str]:

@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.conftest import Server
-from tests.runs import client_of, until
+from tests.runs import client_of
+from tests.servers import Server
+from tests.waiting import until
 
 Message = dict[str, Any]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Server, start_server, stop_server
+from tests.servers import Server, start_server
 
 # Nobody's, and not the one that the service takes by itself.
 ORDINARY = 61185
@@ -111,14 +111,14 @@ def start(place: Place) -> Iterator[Starter]:
             python = (*as_ordinary(), *python)
             environment["HOME"] = str(folder)
         server = start_server(
-            folder / "workspace", folder / "var" / "state", python=python, **environment
+            folder, state_dir=folder / "var" / "state", python=python, **environment
         )
         running.append(server)
         return server
 
     yield start
     for server in running:
-        stop_server(server)
+        server.stop()
 
 
 KINDS = [

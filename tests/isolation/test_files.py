@@ -9,10 +9,10 @@ import zipfile
 import pytest
 
 from kernelagent.isolation.confinement import UNUSED_ID
-from tests.conftest import Server
 from tests.isolation.conftest import ORDINARY
 from tests.jobs.jobs import post
 from tests.runs import client_of
+from tests.servers import Server
 
 
 def runner_of(kind: str) -> int:

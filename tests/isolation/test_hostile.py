@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from kernelagent.isolation.confinement import UNUSED_ID
-from tests.conftest import SECRET, Server
 from tests.isolation.conftest import Place
 from tests.jobs.jobs import ended, follow, get, output, post
+from tests.servers import SECRET, Server
 from tests.terminal.console import console
 
 HOSTILE = Path(__file__).with_name("hostile.py")

@@ -14,8 +14,8 @@ import pytest
 
 from kernelagent.isolation import landlock, seccomp
 from kernelagent.isolation.spawner import Orders, _within_reach
-from tests.conftest import start_server, stop_server
 from tests.jobs.jobs import get, post
+from tests.servers import start_server
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -404,8 +404,7 @@ async def test_a_container_that_has_one_user_only(tmp_path: Path) -> None:
     if not has_user_namespaces():
         pytest.skip("no user namespaces here")
     running = start_server(
-        tmp_path / "workspace",
-        tmp_path / "state",
+        tmp_path,
         python=(*_ALONE, sys.executable),
         KERNELAGENT_POOL_IDLE="0",
     )
@@ -417,4 +416,4 @@ async def test_a_container_that_has_one_user_only(tmp_path: Path) -> None:
         answer = await post(running, "/commands/run", command="echo fine > file; cat file")
         assert answer["stdout"] == "fine\n"
     finally:
-        stop_server(running)
+        running.stop()

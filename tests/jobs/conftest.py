@@ -6,23 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import Server, start_server, stop_server
+from tests.servers import Server, serving
 
 
 @pytest.fixture(scope="module")
 def server_with_little(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that runs one job of each kind at once, and lets three wait."""
     root = tmp_path_factory.mktemp("little")
-    running = start_server(
-        root / "workspace",
-        root / "state",
+    with serving(
+        root,
         KERNELAGENT_JOB_KERNELS="1",
         KERNELAGENT_JOB_COMMANDS="1",
         KERNELAGENT_JOB_QUEUE="3",
         KERNELAGENT_JOBS_KEPT="5",
         KERNELAGENT_KEEPALIVE="0.2",
-    )
-    try:
+    ) as running:
         yield running
-    finally:
-        stop_server(running)

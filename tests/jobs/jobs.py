@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.conftest import Server
-from tests.runs import client_of, until
+from tests.runs import client_of
+from tests.servers import Server
+from tests.waiting import until
 
 Message = dict[str, Any]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server
 from tests.jobs.jobs import (
     alive,
     ended,
@@ -21,7 +20,9 @@ from tests.jobs.jobs import (
     refused,
     start,
 )
-from tests.runs import client_of, run, until
+from tests.runs import client_of, run
+from tests.servers import Server
+from tests.waiting import until
 
 PROGRAMS = {
     "python": ("import os; print('hi', os.environ['X'])", "hi 1\n"),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Server
 from tests.jobs.jobs import (
     alive,
     ended,
@@ -19,7 +18,9 @@ from tests.jobs.jobs import (
     refused,
     start_command,
 )
-from tests.runs import client_of, until
+from tests.runs import client_of
+from tests.servers import Server
+from tests.waiting import until
 
 
 async def test_the_answer_is_in_the_shape_of_a_result_too(server: Server) -> None:

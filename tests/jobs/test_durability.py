@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.conftest import Server, start_server, stop_server
 from tests.jobs.jobs import (
     alive,
     ended,
@@ -25,9 +24,10 @@ from tests.jobs.jobs import (
     start,
     start_command,
 )
-from tests.runs import until
+from tests.servers import Server, start_server
+from tests.waiting import until
 
-SETTINGS = {"KERNELAGENT_WEBHOOK_ALLOW": "127.0.0.1", "KERNELAGENT_JOB_KERNELS": "6"}
+SETTINGS: dict[str, Any] = {"KERNELAGENT_WEBHOOK_ALLOW": "127.0.0.1", "KERNELAGENT_JOB_KERNELS": "6"}
 
 
 @dataclass
@@ -71,7 +71,7 @@ async def receiving() -> AsyncIterator[Receiver]:
 
 
 async def begin(root: Path) -> Server:
-    return await asyncio.to_thread(start_server, root / "workspace", root / "state", **SETTINGS)
+    return await asyncio.to_thread(start_server, root, **SETTINGS)
 
 
 async def crash(server: Server) -> None:
@@ -81,9 +81,7 @@ async def crash(server: Server) -> None:
 
 async def test_directories_of_a_server_that_was_killed_are_removed(tmp_path: Path) -> None:
     def begin_here() -> Server:
-        return start_server(
-            tmp_path / "workspace", tmp_path / "state", KERNELAGENT_RUNTIME_DIR=str(runtime)
-        )
+        return start_server(tmp_path, KERNELAGENT_RUNTIME_DIR=str(runtime))
 
     # The names of sockets are short.
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +98,7 @@ async def test_directories_of_a_server_that_was_killed_are_removed(tmp_path: Pat
             assert not left[0].exists()
             assert not any(group.exists() for group in groups)
         finally:
-            await asyncio.to_thread(stop_server, server)
+            await asyncio.to_thread(server.stop)
 
 
 def groups_of(server: Server) -> list[Path]:
@@ -203,7 +201,7 @@ async def test_a_server_that_is_killed_forgets_nothing(tmp_path: Path) -> None:
 
             await until(is_told)
         finally:
-            assert await asyncio.to_thread(stop_server, second) == 0
+            assert await asyncio.to_thread(second.stop) == 0
 
 
 async def test_jobs_that_waited_are_begun_by_the_next_server(tmp_path: Path) -> None:
@@ -223,7 +221,7 @@ async def test_jobs_that_waited_are_begun_by_the_next_server(tmp_path: Path) -> 
         for name in blocking:
             assert (await job(second, name))["status"] == "failed"
     finally:
-        assert await asyncio.to_thread(stop_server, second) == 0
+        assert await asyncio.to_thread(second.stop) == 0
 
 
 async def test_a_shutdown_records_what_ran(tmp_path: Path) -> None:
@@ -241,7 +239,7 @@ async def test_a_shutdown_records_what_ran(tmp_path: Path) -> None:
 
         await until(has_printed)
     finally:
-        assert await asyncio.to_thread(stop_server, first) == 0
+        assert await asyncio.to_thread(first.stop) == 0
     assert not any(map(alive, found))
     messages = await following
     assert output(messages) == b"on\n"
@@ -253,7 +251,7 @@ async def test_a_shutdown_records_what_ran(tmp_path: Path) -> None:
             assert facts["status"] == "failed"
             assert "shut down" in facts["message"]
     finally:
-        await asyncio.to_thread(stop_server, second)
+        await asyncio.to_thread(second.stop)
 
 
 async def test_what_was_asked_for_is_kept_only_until_it_begins(tmp_path: Path) -> None:
@@ -268,7 +266,7 @@ async def test_what_was_asked_for_is_kept_only_until_it_begins(tmp_path: Path) -
         await until(has_begun)
         await kill(server, job_id)
     finally:
-        assert await asyncio.to_thread(stop_server, server) == 0
+        assert await asyncio.to_thread(server.stop) == 0
     for path in (tmp_path / "state").rglob("*"):
         if path.is_file():
             assert secret.encode() not in path.read_bytes(), path

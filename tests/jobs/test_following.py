@@ -14,9 +14,10 @@ import httpx
 import psutil
 import pytest
 
-from tests.conftest import Server, start_server, stop_server
 from tests.jobs.jobs import ended, follow, get, kill, output, post, refused, start, start_command
-from tests.runs import client_of, until
+from tests.runs import client_of
+from tests.servers import Server, start_server
+from tests.waiting import until
 
 
 class Proxy:
@@ -210,7 +211,7 @@ async def test_bad_questions_are_refused(server: Server) -> None:
 
 
 async def test_what_could_not_be_written_is_a_gap(tmp_path: Path) -> None:
-    server = await asyncio.to_thread(start_server, tmp_path / "workspace", tmp_path / "state")
+    server = await asyncio.to_thread(start_server, tmp_path)
     limit = 1_000_000
     try:
         # As a full disk or a quota would stop it.
@@ -232,7 +233,7 @@ async def test_what_could_not_be_written_is_a_gap(tmp_path: Path) -> None:
         facts = await ended(server, job_id)
         page = await get(server, f"/jobs/{job_id}/logs", offset=8_000_000)
     finally:
-        await asyncio.to_thread(stop_server, server)
+        await asyncio.to_thread(server.stop)
     assert after.user + after.system - before.user - before.system < 0.5
     assert facts["log"]["error"]
     kept = len(output(messages))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.conftest import Server
 from tests.jobs.jobs import ended, get, job, kill, post, refused, start, start_command
-from tests.runs import client_of, until
+from tests.runs import client_of
+from tests.servers import Server
+from tests.waiting import until
 
 BLOCK = "import time; time.sleep(100)"
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from kernelagent.auth import COMMANDS, EXECUTE, FILES, METRICS, Authenticator
-from tests.conftest import SECRET, Server
 from tests.jobs.jobs import ended, get, kill, refused, start, start_command
+from tests.servers import SECRET, Server
 
 
 def client(server: Server, *scopes: str) -> httpx.AsyncClient:

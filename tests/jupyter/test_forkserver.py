@@ -32,8 +32,8 @@ from kernelagent.jupyter.launcher import Launcher
 from kernelagent.jupyter.run import Outcome
 from kernelagent.jupyter.session import Session
 from kernelagent.settings import Settings, load_settings
-from tests.conftest import SECRET
 from tests.jupyter.conftest import run, submit, text_of, until
+from tests.servers import SECRET
 
 CORES = len(os.sched_getaffinity(0))
 

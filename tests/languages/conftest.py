@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import Server, start_server, stop_server
 from tests.languages.snippets import SNIPPETS, Snippets
+from tests.servers import Server, serving
 
 
 @pytest.fixture(scope="session", params=["forked", "plain"])
@@ -16,17 +16,13 @@ def languages_server(
 ) -> Iterator[Server]:
     """A server for all tests that leave it as it was."""
     root = tmp_path_factory.mktemp(f"languages-{request.param}")
-    running = start_server(
-        root / "workspace",
-        root / "state",
+    with serving(
+        root,
         KERNELAGENT_FORK_SERVER="true" if request.param == "forked" else "false",
         KERNELAGENT_POOL_IDLE="0",
         KERNELAGENT_INTERRUPT_GRACE="1.5",
-    )
-    try:
+    ) as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 @pytest.fixture(params=list(SNIPPETS))

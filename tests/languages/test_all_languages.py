@@ -11,7 +11,6 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import Server
 from tests.languages.snippets import Snippets
 from tests.runs import (
     all_messages,
@@ -21,9 +20,10 @@ from tests.runs import (
     session,
     session_facts,
     streamed,
-    until,
     until_busy,
 )
+from tests.servers import Server
+from tests.waiting import until
 
 # A machine that is busy with other things needs longer for a compiler.
 PATIENCE = 60

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kernelagent.jupyter.languages import Languages
-from tests.conftest import Server
 from tests.runs import client_of, messages, refused, run, session, streamed
+from tests.servers import Server
 
 pytestmark = pytest.mark.skipif(
     shutil.which("R") is None, reason="needs the system package r-cran-irkernel"

@@ -10,8 +10,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.conftest import Server
 from tests.runs import client_of
+from tests.servers import Server
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "branching.ipynb"
 

@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from tests.conftest import Server
+from tests.servers import Server
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 

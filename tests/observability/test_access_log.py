@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -19,8 +15,9 @@ import websockets
 from kernelagent.auth import Authenticator
 from kernelagent.middleware import trace_of
 from kernelagent.settings import load_settings
-from tests.conftest import SECRET, Server, free_port, stop_server
-from tests.runs import client_of, run, session, until
+from tests.runs import client_of, run, session
+from tests.servers import SECRET, Server, serving
+from tests.waiting import until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -28,14 +25,18 @@ TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 @dataclass
 class Logged:
-    """A server and the lines that it has written."""
+    """A server whose log is read."""
 
     server: Server
-    lines: list[str]
+
+    @property
+    def lines(self) -> list[str]:
+        """What it has written so far, but for a line that is not whole."""
+        return self.server.stderr.split("\n")[:-1]
 
     def records(self, **wanted: Any) -> list[dict[str, Any]]:
         """The JSON lines with these fields."""
-        found = [json.loads(line) for line in list(self.lines)]
+        found = [json.loads(line) for line in self.lines]
         return [line for line in found if wanted.items() <= line.items()]
 
     async def record(self, **wanted: Any) -> dict[str, Any]:
@@ -55,49 +56,17 @@ Start = Callable[[str], Logged]
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Starts a server whose log is read, in one format or the other."""
-    running: list[tuple[Logged, threading.Thread]] = []
+    with contextlib.ExitStack() as stack:
 
-    def begin(log_format: str) -> Logged:
-        root = tmp_path_factory.mktemp("log")
-        options = load_settings(
-            workspace=root / "workspace", state_dir=root / "state", jwt_secret=SECRET
-        )
-        token, _ = Authenticator.from_settings(options).issue(subject="agent-7")
-        port = free_port()
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "kernelagent", "serve", "--port", str(port)),
-                *("--workspace", str(options.workspace), "--state-dir", str(options.state_dir)),
-                *("--log-level", "info", "--log-format", log_format),
-            ],
-            env={**os.environ, "KERNELAGENT_JWT_SECRET": SECRET},
-            stderr=subprocess.PIPE,
-        )
-        server = Server(f"http://127.0.0.1:{port}", token, Path(options.workspace), process)
-        logged = Logged(server, [])
-        reader = threading.Thread(target=_read, args=(process, logged.lines), daemon=True)
-        reader.start()
-        running.append((logged, reader))
-        while True:
-            try:
-                httpx.get(f"{server.url}/ping", timeout=5)
-                return logged
-            except httpx.TransportError:
-                if process.poll() is not None:
-                    raise
+        def begin(log_format: str) -> Logged:
+            root = tmp_path_factory.mktemp("log")
+            settings = {"KERNELAGENT_LOG_LEVEL": "info", "KERNELAGENT_LOG_FORMAT": log_format}
+            server = stack.enter_context(serving(root, **settings))
+            options = load_settings(jwt_secret=SECRET)
+            token, _ = Authenticator.from_settings(options).issue(subject="agent-7")
+            return Logged(replace(server, token=token))
 
-    try:
         yield begin
-    finally:
-        for logged, reader in running:
-            stop_server(logged.server)
-            reader.join(10)
-
-
-def _read(process: subprocess.Popen[bytes], lines: list[str]) -> None:
-    assert process.stderr is not None
-    with process.stderr as stream:
-        lines.extend(iter(lambda: stream.readline().decode(), ""))
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 import kernelagent
-from tests.conftest import Server
-from tests.runs import client_of, run, session, streamed, until, until_busy
+from tests.runs import client_of, run, session, streamed, until_busy
+from tests.servers import Server
+from tests.waiting import until
 
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 LANGUAGES = {"python", "javascript", "bash", "go"}

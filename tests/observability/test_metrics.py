@@ -19,9 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from kernelagent.auth import EXECUTE, Authenticator
 from kernelagent.settings import Settings
-from tests.conftest import Server, start_server, stop_server
 from tests.jobs.jobs import follow, start_command
-from tests.runs import client_of, refused, run, session, until, until_busy
+from tests.runs import client_of, refused, run, session, until_busy
+from tests.servers import Server, serving
+from tests.waiting import until
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -30,11 +31,8 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of these tests' own: they count."""
     root = tmp_path_factory.mktemp("metrics")
-    running = start_server(root / "workspace", root / "state", KERNELAGENT_QUEUE_LIMIT="1")
-    try:
+    with serving(root, KERNELAGENT_QUEUE_LIMIT="1") as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 async def get(server: Server, path: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from kernelagent.app import create_app
 from kernelagent.auth import Authenticator
 from kernelagent.jupyter.engine import Engine
 from kernelagent.settings import Settings, load_settings
-from tests.runs import until
+from tests.waiting import until
 
 
 def settings_with(settings: Settings, **changes: Any) -> Settings:

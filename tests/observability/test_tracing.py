@@ -19,9 +19,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from kernelagent.observability.tracing import wanted_exporter
-from tests.conftest import Server, start_server, stop_server
 from tests.jobs.jobs import follow, start
-from tests.runs import client_of, run, session, until
+from tests.runs import client_of, run, session
+from tests.servers import Server, serving, start_server
+from tests.waiting import until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -123,17 +124,13 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("tracing")
-    running = start_server(
-        root / "workspace",
-        root / "state",
+    with serving(
+        root,
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
         OTEL_BSP_SCHEDULE_DELAY="50",
         OTEL_RESOURCE_ATTRIBUTES="deployment.environment=test",
-    )
-    try:
+    ) as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 async def execute(server: Server, code: str, **fields: Any) -> dict[str, Any]:
@@ -308,8 +305,7 @@ async def until_any(collector: Collector) -> None:
 async def test_a_collector_that_is_not_there_hinders_nothing(tmp_path: Path) -> None:
     running = await asyncio.to_thread(
         start_server,
-        tmp_path / "workspace",
-        tmp_path / "state",
+        tmp_path,
         OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
         KERNELAGENT_LOG_LEVEL="error",
     )
@@ -317,7 +313,7 @@ async def test_a_collector_that_is_not_there_hinders_nothing(tmp_path: Path) -> 
         assert (await execute(running, "1"))["success"]
     finally:
         began = time.monotonic()
-        assert await asyncio.to_thread(stop_server, running) == 0
+        assert await asyncio.to_thread(running.stop) == 0
     # Three seconds for the last spans, and what the rest of the shutdown takes; OpenTelemetry
     # itself would try for thirty.
     assert time.monotonic() - began < 25
@@ -340,15 +336,14 @@ async def test_without_the_extra_a_traceparent_is_accepted(tmp_path: Path) -> No
     path = f"{tmp_path / 'hidden'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     running = await asyncio.to_thread(
         start_server,
-        tmp_path / "workspace",
-        tmp_path / "state",
+        tmp_path,
         PYTHONPATH=path,
         OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
     )
     try:
         assert (await execute(running, "1"))["success"]
     finally:
-        assert await asyncio.to_thread(stop_server, running) == 0
+        assert await asyncio.to_thread(running.stop) == 0
 
 
 def test_nothing_of_the_sdk_is_imported_without_being_asked_for() -> None:

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
-from tests.conftest import Server
-from tests.runs import Message, client_of, until
+from tests.runs import Message, client_of
+from tests.servers import Server
+from tests.waiting import until
 
 T = TypeVar("T")
 

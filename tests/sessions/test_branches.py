@@ -12,7 +12,6 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import Server, start_server, stop_server
 from tests.runs import (
     client_of,
     messages,
@@ -21,9 +20,9 @@ from tests.runs import (
     session_facts,
     streamed,
     text_of,
-    until,
     until_busy,
 )
+from tests.servers import Server, serving
 from tests.sessions.branching import (
     at_rest,
     branch,
@@ -36,6 +35,7 @@ from tests.sessions.branching import (
     refusal,
     until_ended,
 )
+from tests.waiting import until
 
 PLOT = "import matplotlib.pyplot as plt\nplt.plot([0, {0}]); plt.title('{0}'); plt.show()"
 THREAD = """
@@ -54,11 +54,8 @@ await asyncio.sleep(0)
 
 def one_server(tmp_path: Path, **environment: str) -> Iterator[Server]:
     """A server with settings of its own."""
-    running = start_server(tmp_path / "workspace", tmp_path / "state", **environment)
-    try:
+    with serving(tmp_path, **environment) as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 @pytest.fixture

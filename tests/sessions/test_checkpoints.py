@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import Server, start_server, stop_server
-from tests.runs import client_of, run, session, session_facts, until, until_busy
+from tests.runs import client_of, run, session, session_facts, until_busy
+from tests.servers import Server, serving, start_server
 from tests.sessions.branching import (
     at_rest,
     branch,
@@ -30,6 +30,7 @@ from tests.sessions.branching import (
     settle,
     until_ended,
 )
+from tests.waiting import until
 
 SLEEP = "import time; time.sleep(60)"
 MIB = 2**20
@@ -39,26 +40,19 @@ MIB = 2**20
 def two_checkpoint_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that keeps two states of each session."""
     root = tmp_path_factory.mktemp("two")
-    running = start_server(root / "workspace", root / "state", KERNELAGENT_MAX_CHECKPOINTS="2")
-    try:
+    with serving(root, KERNELAGENT_MAX_CHECKPOINTS="2") as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 @pytest.fixture
 def small_memory_server(tmp_path: Path) -> Iterator[Server]:
     """A server whose checkpoints may take 220 MiB together."""
-    running = start_server(
-        tmp_path / "workspace",
-        tmp_path / "state",
+    with serving(
+        tmp_path,
         KERNELAGENT_CHECKPOINT_MEMORY=str(220 * MIB),
         KERNELAGENT_POOL_IDLE="0",
-    )
-    try:
+    ) as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 async def parked(server: Server) -> set[int]:
@@ -624,7 +618,7 @@ async def test_health_counts_checkpoints(server: Server) -> None:
 
 
 async def test_checkpoints_end_with_the_service(tmp_path: Path) -> None:
-    running = start_server(tmp_path / "workspace", tmp_path / "state")
+    running = start_server(tmp_path)
     try:
         made = (await post(running, "/sessions")).json()
         await run(running, "1", session_id=made["id"])
@@ -633,7 +627,7 @@ async def test_checkpoints_end_with_the_service(tmp_path: Path) -> None:
         kept = await parked(running)
         below = processes(running)
     finally:
-        code = await asyncio.to_thread(stop_server, running)
+        code = await asyncio.to_thread(running.stop)
 
     assert len(kept) == 2
     assert kept < below

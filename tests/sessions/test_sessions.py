@@ -14,7 +14,6 @@ import httpx
 import psutil
 import pytest
 
-from tests.conftest import Server, start_server, stop_server
 from tests.runs import (
     client_of,
     messages,
@@ -23,9 +22,10 @@ from tests.runs import (
     session_facts,
     streamed,
     text_of,
-    until,
     until_busy,
 )
+from tests.servers import Server, serving
+from tests.waiting import until
 
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
@@ -40,11 +40,8 @@ def refusal(response: httpx.Response, status: int) -> str:
 @pytest.fixture
 def two_session_server(tmp_path: Path) -> Iterator[Server]:
     """A server of its own that takes two sessions."""
-    running = start_server(tmp_path / "workspace", tmp_path / "state", KERNELAGENT_MAX_SESSIONS="2")
-    try:
+    with serving(tmp_path, KERNELAGENT_MAX_SESSIONS="2") as running:
         yield running
-    finally:
-        stop_server(running)
 
 
 # Made, listed, ended

@@ -14,8 +14,9 @@ import httpx
 import psutil
 import websockets
 
-from tests.conftest import Server
-from tests.runs import client_of, until
+from tests.runs import client_of
+from tests.servers import Server
+from tests.waiting import until
 
 Message = dict[str, Any]
 

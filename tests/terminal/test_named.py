@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server, start_server, stop_server
-from tests.runs import client_of, until
+from tests.runs import client_of
+from tests.servers import Server, start_server
 from tests.terminal.console import (
     QUIET,
     attempt,
@@ -27,6 +27,7 @@ from tests.terminal.console import (
     refusal,
     terminal,
 )
+from tests.waiting import until
 
 # Prints numbers for ever, in pieces of all sizes, with characters of all lengths.
 COUNTER = """
@@ -336,9 +337,7 @@ async def test_programs_may_save_when_the_line_is_cut(server: Server, tmp_path: 
 
 async def test_shells_hear_what_the_server_ignores(tmp_path: Path) -> None:
     quiet = ("nohup", "sh", "-c", 'trap "" INT QUIT; exec "$0" "$@"', sys.executable)
-    server = await asyncio.to_thread(
-        start_server, tmp_path / "workspace", tmp_path / "state", python=quiet, HOME=str(tmp_path)
-    )
+    server = await asyncio.to_thread(start_server, tmp_path, python=quiet, HOME=str(tmp_path))
     try:
         line = """
             trap 'echo interrupted' INT; trap 'exit 7' HUP
@@ -352,7 +351,7 @@ async def test_shells_hear_what_the_server_ignores(tmp_path: Path) -> None:
             await mine.until("interrupted")
         assert (await call(server, "DELETE", f"/terminals/{name}"))["exit_code"] == 7
     finally:
-        assert await asyncio.to_thread(stop_server, server) == 0
+        assert await asyncio.to_thread(server.stop) == 0
 
 
 async def test_a_slow_client_is_brought_up_to_date(server_with_little: Server) -> None:
@@ -481,7 +480,7 @@ async def test_deleting_tells_the_client(server: Server) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_they_end_with_the_server(tmp_path: Path, number: int) -> None:
     mark = f"mark-{uuid.uuid4().hex}"
-    running = start_server(tmp_path / "workspace", tmp_path / "state", HOME=str(tmp_path))
+    running = start_server(tmp_path, HOME=str(tmp_path))
     try:
         await call(
             running,
@@ -499,9 +498,7 @@ async def test_they_end_with_the_server(tmp_path: Path, number: int) -> None:
             await asyncio.to_thread(running.process.wait, 30)
             if number == signal.SIGKILL:
                 # What a killed server has left is ended by its successor.
-                running = start_server(
-                    tmp_path / "workspace", tmp_path / "state", HOME=str(tmp_path)
-                )
+                running = start_server(tmp_path, HOME=str(tmp_path))
         assert not bearers(mark)
     finally:
-        stop_server(running)
+        running.stop()

@@ -12,9 +12,9 @@ from typing import Any
 import pyte
 import pytest
 
-from tests.conftest import Server
-from tests.runs import until
+from tests.servers import Server
 from tests.terminal.console import QUIET, Console, call, console, terminal
+from tests.waiting import until
 
 COLS, ROWS = 100, 30
 

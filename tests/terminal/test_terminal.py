@@ -14,9 +14,10 @@ import psutil
 import pytest
 import websockets
 
-from tests.conftest import Server
-from tests.runs import client_of, until
+from tests.runs import client_of
+from tests.servers import Server
 from tests.terminal.console import Console, bearers, console, none_open, ptys, refusal
+from tests.waiting import until
 
 
 async def shell(terminal: Console) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server
+from tests.servers import Server
 
 _SCRIPT = Path(__file__).parent.parent / "clients" / "javascript" / "screen.mjs"
 

@@ -15,7 +15,6 @@ import pytest
 
 from kernelagent import __version__
 from kernelagent.webhooks.backoff import Backoff, read_retry_after
-from tests.conftest import free_port
 from tests.webhooks.receivers import QUICK, Call, Receiver, answer, hang, opened, until
 
 
@@ -189,7 +188,14 @@ def test_pauses_double_to_a_bound_and_are_jittered() -> None:
 
 
 async def test_a_receiver_that_is_not_there_yet_is_tried_again(tmp_path: Path) -> None:
-    port = free_port()
+    with socket.socket() as reserved:
+        # Bound and not listening: nobody else gets the port, and whoever connects is refused.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        await be_there_late(tmp_path, int(reserved.getsockname()[1]))
+
+
+async def be_there_late(tmp_path: Path, port: int) -> None:
     async with opened(tmp_path) as office:
         webhook = await office.post(f"http://127.0.0.1:{port}/")
         while (delivery := await office.look(webhook)).attempts < 3:
