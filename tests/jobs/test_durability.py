@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.jobs.jobs import (
     alive,
@@ -27,7 +28,10 @@ from tests.jobs.jobs import (
 from tests.servers import Server, start_server
 from tests.waiting import until
 
-SETTINGS: dict[str, Any] = {"KERNELAGENT_WEBHOOK_ALLOW": "127.0.0.1", "KERNELAGENT_JOB_KERNELS": "6"}
+SETTINGS: dict[str, Any] = {
+    "KERNELAGENT_WEBHOOK_ALLOW": "127.0.0.1",
+    "KERNELAGENT_JOB_KERNELS": "6",
+}
 
 
 @dataclass
