@@ -16,7 +16,7 @@ from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.jupyter.session import Session
 from kernelagent.settings import Settings
-from tests.kernels.faulty_spec import write_faulty_spec
+from tests.kernels.faulty.faulty_spec import write_faulty_spec
 
 
 class EngineFactory(Protocol):

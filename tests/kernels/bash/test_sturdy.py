@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.hosts.harness import Host
+from tests.kernels.host.harness import Host
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_what_ran_beside_a_shell_ends_with_it(bash: Host) -> None:
 
 def test_a_killed_kernel_leaves_no_process() -> None:
     code = (
-        "from tests.hosts.harness import Host; host = Host('bash'); "
+        "from tests.kernels.host.harness import Host; host = Host('bash'); "
         "pids = host.run('sleep 1000 & echo $!; (sleep 1000 & echo $!); echo $$').stdout; "
         "print(*pids.split(), flush=True); host.run('trap \"\" HUP INT; while :; do :; done')"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.harness import Host
+from tests.kernels.host.harness import Host
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 import zmq
 from jupyter_client.session import Session
 
-from tests.kernels.faulty_spec import write_faulty_spec
+from tests.kernels.faulty.faulty_spec import write_faulty_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

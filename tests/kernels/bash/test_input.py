@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.harness import Host, Outcome
+from tests.kernels.host.harness import Host, Outcome
 
 
 @pytest.fixture

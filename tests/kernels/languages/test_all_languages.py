@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.languages.snippets import Snippets
+from tests.kernels.languages.snippets import Snippets
 from tests.runs import (
     all_messages,
     client_of,

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.hosts.harness import Host, Outcome
+from tests.kernels.host.harness import Host, Outcome
 
 
 def interrupted(host: Host, code: str) -> Outcome:
@@ -392,10 +392,9 @@ def test_nothing_is_left_when_the_driver_closes(host: Host) -> None:
 
 
 def test_the_host_ends_with_the_process_that_drives_it(tmp_path: Path) -> None:
-    here = Path(__file__).parent
     code = (
-        f"import sys, time; sys.path[:0] = {[str(here), *sys.path]!r}\n"
-        "from harness import Host\n"
+        f"import sys, time; sys.path[:] = {sys.path!r}\n"
+        "from tests.kernels.host.harness import Host\n"
         "host = Host('javascript'); print(host.driver.pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen(

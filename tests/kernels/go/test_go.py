@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.hosts.harness import Host, Outcome
+from tests.kernels.host.harness import Host, Outcome
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.harness import Host
+from tests.kernels.host.harness import Host
 
 
 @pytest.fixture

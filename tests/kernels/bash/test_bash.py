@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from kernelagent_python.scope import ScopeError
-from tests.hosts.harness import Host, Outcome
+from tests.kernels.host.harness import Host, Outcome
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010806000000"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.languages.snippets import SNIPPETS, Snippets
+from tests.kernels.languages.snippets import SNIPPETS, Snippets
 from tests.servers import Server, serving
 
 
