@@ -18,20 +18,28 @@ from tests.servers import SECRET, Server, serving
 _DIRECTORY = pytest.StashKey[Path]()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each worker a temporary directory of its own, which the servers inherit."""
-    # What failed tests leave behind is kept where pytest keeps it.
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    """Give each worker a temporary directory of its own, which its servers have too."""
     directory = Path(tempfile.mkdtemp(prefix="ka-"))
     # As the system's: servers may run as other users. Short: sockets have long names.
     directory.chmod(0o1777)
     config.stash[_DIRECTORY] = directory
     os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
+    # What tests make is below it, where servers let files be used.
+    config.option.basetemp = directory / "tests"
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keep what failed tests have made."""
+    if exitstatus not in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
+        del session.config.stash[_DIRECTORY]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove it."""
-    shutil.rmtree(config.stash[_DIRECTORY], ignore_errors=True)
+    """Remove the rest."""
+    if _DIRECTORY in config.stash:
+        shutil.rmtree(config.stash[_DIRECTORY], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from IPython.core.application import BaseIPythonApplication
 
 from kernelagent_python.app import PLOTS
 from kernelagent_python.lean.channels import Channels
+from kernelagent_python.lean.failures import Failures
 from kernelagent_python.lean.interrupts import Interrupts
 from kernelagent_python.lean.kernel import LeanKernel
 from kernelagent_python.lean.publisher import Publisher, ResultSocket
@@ -154,6 +155,7 @@ class LeanApplication(IPKernelApp):  # type: ignore[misc,unused-ignore] # untype
             user_ns=self.user_ns,
         )
         kernel.interrupts = self.interrupts
+        kernel.failures = Failures(kernel.shell, self.interrupts)
         kernel.shell.displayhook.pub_socket = ResultSocket(self.publisher)
         self.kernel = kernel
         self.displayhook.get_execution_count = lambda: kernel.execution_count

@@ -9,6 +9,7 @@ from inspect import signature
 from typing import Any
 
 from kernelagent_python.kernel import KernelagentKernel
+from kernelagent_python.lean.failures import Failures
 from kernelagent_python.lean.serving import LeanServing, Message
 from kernelagent_python.lean.streams import drain_all
 from kernelagent_python.scope import ScopeError
@@ -17,6 +18,8 @@ from kernelagent_python.sidechannel import failure, scope_of
 
 class LeanKernel(LeanServing, KernelagentKernel):
     """KernelagentKernel that takes its requests as a lean kernel does."""
+
+    failures: Failures
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -44,6 +47,7 @@ class LeanKernel(LeanServing, KernelagentKernel):
             interrupts.leave()
             return failure(error) | {"execution_count": self.execution_count, "payload": []}
         self._forward_input(bool(content.get("allow_stdin", False)))
+        self.failures.begin()
         result: Any = None
         broken: BaseException | None = None
         try:
@@ -66,9 +70,10 @@ class LeanKernel(LeanServing, KernelagentKernel):
             os._exit(0)
         self._restore_input()
         self._run_scope.leave()
-        if broken is not None:
-            return self._broken_reply(broken)
-        return self._reply(result, content)
+        reply = self._reply(result, content) if broken is None else self._broken_reply(broken)
+        if reply["status"] == "error":
+            self.failures.publish_missing(reply)
+        return reply
 
     async def _run_cell(self, content: Message, silent: bool, metadata: Message) -> Any:
         shell, code = self.shell, content["code"]
@@ -130,13 +135,8 @@ class LeanKernel(LeanServing, KernelagentKernel):
         reply: Message = {"status": "ok", "execution_count": shell.execution_count - 1}
         error = result.error_before_exec or result.error_in_exec
         if error is not None or getattr(shell, "_last_traceback_during_displayhook", False):
-            reply |= {
-                "status": "error",
-                "traceback": shell._last_traceback or [],
-                "ename": type(error).__name__,
-                "evalue": str(error),
-                "user_expressions": {},
-            }
+            reply |= self.failures.told_by_reply(error)
+            reply["user_expressions"] = {}
         else:
             wanted = content.get("user_expressions")
             reply["user_expressions"] = shell.user_expressions(wanted) if wanted else {}
@@ -146,11 +146,8 @@ class LeanKernel(LeanServing, KernelagentKernel):
 
     def _broken_reply(self, error: BaseException) -> Message:
         """The reply when an interrupt hit IPython's own code around the cell."""
-        shell = self.shell
-        shell.showtraceback((type(error), error, error.__traceback__))
-        return failure(error) | {
-            "traceback": shell._last_traceback or [],
-            "execution_count": shell.execution_count - 1,
+        return self.failures.told_by_reply(error, late=True) | {
+            "execution_count": self.shell.execution_count - 1,
             "user_expressions": {},
             "payload": [],
         }

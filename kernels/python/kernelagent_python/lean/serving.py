@@ -188,6 +188,11 @@ class LeanServing(Kernel):  # type: ignore[misc,unused-ignore] # untyped base
         reply = await self._run(content, silent, message.get("metadata") or {})
         self._settle_output()
         metadata = self.finish_metadata(message, self.init_metadata(message), reply)
+        behind: list[Frames] = []
+        if reply["status"] == "error" and not silent and content.get("stop_on_error", True):
+            # Before the reply: what comes after it was sent by somebody who knows of the failure.
+            self._waiting.extend(received(self.shell_stream.socket, copy=False))
+            behind = list(self._waiting)
         with self.interrupts.deferred():
             self.session.send(
                 self.shell_stream,
@@ -198,13 +203,11 @@ class LeanServing(Kernel):  # type: ignore[misc,unused-ignore] # untyped base
                 ident=identities,
             )
             self._publish_status("idle", "shell")
-        if reply["status"] == "error" and not silent and content.get("stop_on_error", True):
-            self._abort_waiting()
+        self._abort(behind)
 
-    def _abort_waiting(self) -> None:
-        """Answer what waits behind a failed request, which asked for that, with `aborted`."""
-        self._waiting.extend(received(self.shell_stream.socket, copy=False))
-        for frames in list(self._waiting):
+    def _abort(self, behind: list[Frames]) -> None:
+        """Answer what waited behind a failed request, which asked for that, with `aborted`."""
+        for frames in behind:
             read = self._read(frames)
             if read is not None and read[1]["msg_type"] == "execute_request":
                 self._waiting.remove(frames)
