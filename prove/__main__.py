@@ -32,10 +32,21 @@ def main() -> int:
         return 0
     proof = importlib.import_module(f"prove.{options.name}")
     report = Report(options.name, options.seed)
-    # A proof is bounded: the default action of the signal ends it.
+    # Raised, so that what a proof has started is ended.
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGALRM, _leave)
     signal.alarm(proof.LIMIT)
-    proof.prove(report)
+    try:
+        proof.prove(report)
+    except TimeoutError:
+        report.check(False, f"it ends within {proof.LIMIT} s")
     return report.close()
+
+
+def _leave(number: int, _: object) -> None:
+    if number == signal.SIGALRM:
+        raise TimeoutError
+    sys.exit(128 + number)
 
 
 def _first_line(path: Path) -> str:
