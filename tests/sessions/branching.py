@@ -12,10 +12,12 @@ import httpx
 import psutil
 
 from tests.runs import Message, client_of
-from tests.servers import Server
+from tests.servers import Server, Service
 from tests.waiting import until
 
 T = TypeVar("T")
+
+SLEEP = "import time; time.sleep(60)"
 
 
 def refusal(response: httpx.Response, status: int) -> str:
@@ -25,14 +27,14 @@ def refusal(response: httpx.Response, status: int) -> str:
     return code
 
 
-async def post(server: Server, path: str, **fields: Any) -> httpx.Response:
+async def post(server: Service, path: str, **fields: Any) -> httpx.Response:
     """The answer to a request, whatever it is."""
     async with client_of(server) as client:
         return await client.post(path, json=fields)
 
 
 @contextlib.asynccontextmanager
-async def branch(server: Server, parent: str, **wanted: Any) -> AsyncIterator[str]:
+async def branch(server: Service, parent: str, **wanted: Any) -> AsyncIterator[str]:
     """The id of a branch of `parent` that is deleted afterwards."""
     response = await post(server, f"/sessions/{parent}/branch", **wanted)
     assert response.status_code == 201, response.text
@@ -43,13 +45,13 @@ async def branch(server: Server, parent: str, **wanted: Any) -> AsyncIterator[st
         await delete(server, session_id)
 
 
-async def delete(server: Server, session_id: str) -> None:
+async def delete(server: Service, session_id: str) -> None:
     """End a session, if it is there."""
     async with client_of(server) as client:
         await client.delete(f"/sessions/{session_id}")
 
 
-async def checkpoint(server: Server, session_id: str, **wanted: Any) -> str:
+async def checkpoint(server: Service, session_id: str, **wanted: Any) -> str:
     """The id of a new checkpoint; it goes with its session."""
     response = await post(server, f"/sessions/{session_id}/checkpoints", **wanted)
     assert response.status_code == 201, response.text
@@ -57,7 +59,7 @@ async def checkpoint(server: Server, session_id: str, **wanted: Any) -> str:
     return checkpoint_id
 
 
-async def checkpoints(server: Server, session_id: str) -> list[Message]:
+async def checkpoints(server: Service, session_id: str) -> list[Message]:
     """The session's checkpoints, as they are listed."""
     async with client_of(server) as client:
         response = await client.get(f"/sessions/{session_id}/checkpoints")
@@ -68,7 +70,7 @@ async def checkpoints(server: Server, session_id: str) -> list[Message]:
     return kept
 
 
-async def restore(server: Server, session_id: str, checkpoint_id: str) -> Message:
+async def restore(server: Service, session_id: str, checkpoint_id: str) -> Message:
     """What the session says of itself after it was taken back."""
     path = f"/sessions/{session_id}/restore"
     response = await post(server, path, checkpoint_id=checkpoint_id)
@@ -77,14 +79,14 @@ async def restore(server: Server, session_id: str, checkpoint_id: str) -> Messag
     return facts
 
 
-async def health(server: Server) -> Message:
+async def health(server: Service) -> Message:
     """What /health says."""
     async with client_of(server) as client:
         facts: Message = (await client.get("/health")).json()
     return facts
 
 
-async def settle(server: Server) -> None:
+async def settle(server: Service) -> None:
     """Wait until the pool is full and nothing starts."""
 
     async def is_settled() -> bool:
@@ -94,7 +96,7 @@ async def settle(server: Server) -> None:
     await until(is_settled)
 
 
-async def at_rest(server: Server, read: Callable[[], Awaitable[T]]) -> T:
+async def at_rest(server: Service, read: Callable[[], Awaitable[T]]) -> T:
     """What `read` gives once it no longer changes."""
     await settle(server)
     readings: list[T] = []
