@@ -6,19 +6,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import Server, serving
+from tests.servers import Service, serving_in_process
 
 
 @pytest.fixture(scope="module")
-def server_with_little(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that runs one job of each kind at once, and lets three wait."""
-    root = tmp_path_factory.mktemp("little")
-    with serving(
-        root,
-        KERNELAGENT_JOB_KERNELS="1",
-        KERNELAGENT_JOB_COMMANDS="1",
-        KERNELAGENT_JOB_QUEUE="3",
-        KERNELAGENT_JOBS_KEPT="5",
-        KERNELAGENT_KEEPALIVE="0.2",
+def server_with_little(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A server that runs one job of each kind at once, lets three wait, and cuts early."""
+    with serving_in_process(
+        tmp_path_factory.mktemp("little"),
+        preload=(),
+        job_kernels=1,
+        job_commands=1,
+        job_queue=3,
+        jobs_kept=5,
+        keepalive=0.2,
+        output_bytes=2**20,
+        interrupt_grace=0.5,
     ) as running:
         yield running

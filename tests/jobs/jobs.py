@@ -11,24 +11,24 @@ import httpx
 import psutil
 
 from tests.runs import client_of
-from tests.servers import Server
+from tests.servers import Service
 from tests.waiting import until
 
 Message = dict[str, Any]
 
 
-async def start(server: Server, code: str, **fields: Any) -> str:
+async def start(server: Service, code: str, **fields: Any) -> str:
     """The id of a job that runs code."""
     return str((await post(server, "/execute/background", code=code, **fields))["process_id"])
 
 
-async def start_command(server: Server, line: str, **fields: Any) -> str:
+async def start_command(server: Service, line: str, **fields: Any) -> str:
     """The id of a job that runs a shell line, sent as published clients send it."""
     body = {"command": "bash", "args": ["-c", line], **fields}
     return str((await post(server, "/commands/background", **body))["process_id"])
 
 
-async def post(server: Server, path: str, **body: Any) -> Message:
+async def post(server: Service, path: str, **body: Any) -> Message:
     """The answer to a request that the service must accept."""
     async with client_of(server) as client:
         response = await client.post(path, json=body)
@@ -37,7 +37,7 @@ async def post(server: Server, path: str, **body: Any) -> Message:
     return answer
 
 
-async def get(server: Server, path: str, **query: Any) -> Message:
+async def get(server: Service, path: str, **query: Any) -> Message:
     """What a route answers that must succeed."""
     async with client_of(server) as client:
         response = await client.get(path, params=query)
@@ -46,12 +46,12 @@ async def get(server: Server, path: str, **query: Any) -> Message:
     return answer
 
 
-async def job(server: Server, job_id: str) -> Message:
+async def job(server: Service, job_id: str) -> Message:
     """All that is known of a job."""
     return await get(server, f"/jobs/{job_id}")
 
 
-async def ended(server: Server, job_id: str, seconds: float = 60) -> Message:
+async def ended(server: Service, job_id: str) -> Message:
     """All that is known of a job, once it has ended."""
     found: list[Message] = []
 
@@ -59,11 +59,11 @@ async def ended(server: Server, job_id: str, seconds: float = 60) -> Message:
         found.append(await job(server, job_id))
         return found[-1]["status"] not in ("queued", "running")
 
-    await until(has_ended, seconds)
+    await until(has_ended)
     return found[-1]
 
 
-async def kill(server: Server, job_id: str) -> Message:
+async def kill(server: Service, job_id: str) -> Message:
     """What a killed job has become."""
     async with client_of(server) as client:
         response = await client.post(f"/execute/kill/{job_id}")
@@ -72,7 +72,7 @@ async def kill(server: Server, job_id: str) -> Message:
     return answer
 
 
-async def follow(server: Server, job_id: str, **query: Any) -> list[Message]:
+async def follow(server: Service, job_id: str, **query: Any) -> list[Message]:
     """All messages of a job's log to its end, keepalives left out."""
     messages = []
     query = {"follow": 1, **query}

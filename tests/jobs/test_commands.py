@@ -162,7 +162,7 @@ async def test_a_flood_is_bounded_and_counted(server: Server) -> None:
     assert facts["log"]["cut_bytes"] == facts["log"]["bytes"] - kept
     assert output(messages, "stderr") == b"end\n"
     assert sum(message["type"] == "gap" for message in messages) == 1
-    folder = server.workspace.parent / "state" / "jobs" / job_id
+    folder = server.state / "jobs" / job_id
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 16 * 2**20
 
 
@@ -236,10 +236,10 @@ async def test_one_that_is_killed_from_outside_was_killed(server: Server) -> Non
 
 
 async def test_usage_of_a_short_one_is_known(server: Server) -> None:
-    work = "x = bytearray(180_000_000); t = time.process_time() + 1"
+    work = "x = bytearray(180_000_000); t = time.process_time() + 0.3"
     line = f"python3 -c 'import time; {work}\nwhile time.process_time() < t: pass'"
     facts = await ended(server, await start_command(server, line))
-    assert facts["cpu_seconds"] >= 1
+    assert facts["cpu_seconds"] >= 0.3
     assert facts["peak_memory_bytes"] > 180_000_000
     # Not the service's own memory, which a child begins with.
     small = await ended(server, await start_command(server, "true"))

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,7 @@ from tests.jobs.jobs import (
     start,
     start_command,
 )
+from tests.jobs.receiver import receiving
 from tests.servers import Server, start_server
 from tests.waiting import until
 
@@ -32,46 +29,6 @@ SETTINGS: dict[str, Any] = {
     "KERNELAGENT_WEBHOOK_ALLOW": "127.0.0.1",
     "KERNELAGENT_JOB_KERNELS": "6",
 }
-
-
-@dataclass
-class Receiver:
-    """A server that refuses with `status` what is posted to it, or takes it."""
-
-    status: int = 503
-    port: int = 0
-    # Key and body of each request, and whether it was taken.
-    seen: list[tuple[str, dict[str, object], bool]] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
-
-    def keys(self, *, taken: bool | None = None) -> list[str]:
-        return [key for key, _, done in self.seen if taken in (None, done)]
-
-    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        lines = head.split("\r\n")[1:]
-        headers = {
-            name.lower(): value for name, _, value in (line.partition(": ") for line in lines)
-        }
-        body = json.loads(await reader.readexactly(int(headers["content-length"])))
-        self.seen.append((headers["idempotency-key"], body, self.status == 200))
-        writer.write(f"HTTP/1.1 {self.status} X\r\nContent-Length: 0\r\n\r\n".encode())
-        await writer.drain()
-        writer.close()
-
-
-@asynccontextmanager
-async def receiving() -> AsyncIterator[Receiver]:
-    receiver = Receiver()
-    server = await asyncio.start_server(receiver.take, "127.0.0.1", 0)
-    receiver.port = server.sockets[0].getsockname()[1]
-    try:
-        yield receiver
-    finally:
-        server.close()
 
 
 async def begin(root: Path) -> Server:
@@ -85,7 +42,7 @@ async def crash(server: Server) -> None:
 
 async def test_directories_of_a_server_that_was_killed_are_removed(tmp_path: Path) -> None:
     def begin_here() -> Server:
-        return start_server(tmp_path, KERNELAGENT_RUNTIME_DIR=str(runtime))
+        return start_server(tmp_path, KERNELAGENT_RUNTIME_DIR=str(runtime), KERNELAGENT_PRELOAD="")
 
     # The names of sockets are short.
     with tempfile.TemporaryDirectory() as folder:
@@ -185,7 +142,7 @@ async def test_a_server_that_is_killed_forgets_nothing(tmp_path: Path) -> None:
             async def all_were_taken() -> bool:
                 return len(receiver.keys(taken=True)) >= 4
 
-            await until(all_were_taken, 60)
+            await until(all_were_taken)
             taken = receiver.keys(taken=True)
             assert len(taken) == len(set(taken)) == 4
             assert keys < set(taken)
