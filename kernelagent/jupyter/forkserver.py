@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -204,12 +204,22 @@ class ForkServer:
             log.warning("a fork server was lost: %s", self.reason)
         finally:
             self._generation = None
-            await asyncio.shield(generation.close())
+            await _finish(generation.close())
 
     def _give_up_for_now(self, reason: str) -> None:
         log.warning("kernels are started without a fork server: %s", reason)
         self.state, self.reason = State.FAILED, reason
         self._decided.set()
+
+
+async def _finish(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for the end of `work` even if cancelled meanwhile; raise CancelledError then."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 async def _why(generation: Generation, hello: dict[str, Any], timeout: float) -> str:

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 from jupyter_client.kernelspec import KernelSpec
 
 from kernelagent.jupyter.engine import Engine
-from kernelagent.jupyter.execution import Execution, Result, RunRequest
 from kernelagent.jupyter.languages import Language, Languages
-from kernelagent.jupyter.outputs import Budget
-from kernelagent.jupyter.session import Session
 from kernelagent.settings import Settings
+from tests.jupyter.engines import EngineFactory, settings_below
 from tests.kernels.faulty.faulty_spec import write_faulty_spec
-
-
-class EngineFactory(Protocol):
-    """Makes opened engines that are closed after the test."""
-
-    async def __call__(self, *, fault: str = "", **changes: Any) -> Engine: ...
 
 
 @pytest.fixture
@@ -51,46 +42,23 @@ async def faulty_engine(settings: Settings, tmp_path: Path) -> AsyncIterator[Eng
         await engine.close()
 
 
-@pytest.fixture
-async def engine(settings: Settings) -> AsyncIterator[Engine]:
-    """An engine on real Python kernels."""
-    async with Engine(settings) as running:
+@pytest.fixture(scope="module")
+def module_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of an engine that the tests of a module share, with a pool of none."""
+    with settings_below(tmp_path_factory.mktemp("engine")) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+async def module_engine(module_settings: Settings) -> AsyncIterator[Engine]:
+    """An engine on real Python kernels, which import what they need by themselves."""
+    async with Engine(module_settings.model_copy(update={"preload": ()})) as running:
         yield running
 
 
-def submit(session: Session, code: str, **fields: Any) -> Execution:
-    """Queue `code` with generous limits unless `fields` say otherwise."""
-    given = {
-        "timeout": 30.0,
-        "queue_timeout": 60.0,
-        "request_timeout": 60.0,
-        "budget": Budget(1 << 20, 100),
-        **fields,
-    }
-    feed = given.pop("feed", None)
-    return session.submit(RunRequest(code=code, **given), feed=feed)
-
-
-async def run(session: Session, code: str, **fields: Any) -> Result:
-    """The result of `code`."""
-    return await submit(session, code, **fields).finished
-
-
-def shown(result: Result) -> list[str]:
-    """The outputs in one word each: streams as their text, the rest by type."""
-    return [
-        output["text"] if output["output_type"] == "stream" else output["output_type"]
-        for output in result.outputs
-    ]
-
-
-def text_of(result: Result, name: str = "stdout") -> str:
-    """All text of one stream."""
-    return "".join(output["text"] for output in result.outputs if output.get("name") == name)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until `condition` holds."""
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
+@pytest.fixture
+async def engine(module_engine: Engine) -> AsyncIterator[Engine]:
+    """The engine of the module, without sessions before and after the test."""
+    yield module_engine
+    for session in module_engine.sessions:
+        await module_engine.close_session(session.id)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +21,8 @@ from kernelagent.jupyter.forking import (
     Statuses,
 )
 from kernelagent.process import ExitStatus
-from tests.jupyter.conftest import until
+from tests.jupyter.leaks import descriptors
+from tests.waiting import until
 
 EXITED_7 = 7 << 8
 # Higher than any id that the system gives.
@@ -124,11 +123,6 @@ def orphan() -> Iterator[int]:
         return
 
 
-def descriptors() -> int:
-    gc.collect()
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
 def ended(child: subprocess.Popen[bytes]) -> bool:
     return child.poll() is not None
 
@@ -191,7 +185,7 @@ async def test_a_lost_channel_fails_who_waits_and_who_comes(ends: Ends) -> None:
 async def test_a_message_that_is_none_of_ours_closes_the_channel_and_keeps_nothing(
     ends: Ends, packet: bytes
 ) -> None:
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count, not paths
+    before = descriptors()
     waiting = await ends.ask()
     ends.on_message = [].pop
     some = os.open(os.devnull, os.O_RDONLY)
@@ -202,7 +196,7 @@ async def test_a_message_that_is_none_of_ours_closes_the_channel_and_keeps_nothi
     assert ends.channel.closed
     assert ends.lost == 1
     # The channel's own is gone too.
-    assert len(os.listdir("/proc/self/fd")) == before - 1  # noqa: PTH208
+    assert descriptors() == before - 1
 
 
 async def test_a_channel_that_is_closed_here_fails_who_waits(ends: Ends) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 from pathlib import Path
 
 import psutil
@@ -12,7 +15,8 @@ from kernelagent.environment import Environment
 from kernelagent.errors import KernelStartFailed
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.run import Outcome
-from tests.jupyter.conftest import EngineFactory, run, text_of
+from tests.jupyter.engines import EngineFactory, run, text_of
+from tests.waiting import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -116,17 +120,15 @@ async def test_user_code_can_still_import_the_debugger_that_we_leave_out(engine:
 
 
 async def test_a_kernel_ends_when_its_server_does(tmp_path: Path, runtime_dir: Path) -> None:
-    import os
-    import signal
-    import sys
-
     code = f"""
 import asyncio
 from kernelagent.jupyter.engine import Engine
 from kernelagent.settings import load_settings
 
 async def main():
-    settings = load_settings(workspace={str(tmp_path)!r}, runtime_dir={str(runtime_dir)!r})
+    settings = load_settings(
+        workspace={str(tmp_path)!r}, runtime_dir={str(runtime_dir)!r}, pool_idle=0, preload=()
+    )
     async with Engine(settings) as engine:
         session = await engine.create_session()
         print(session.kernel.pid, flush=True)
@@ -141,5 +143,5 @@ asyncio.run(main())
     kernel = psutil.Process(int(await server.stdout.readline()))
     os.kill(server.pid, signal.SIGKILL)
     await server.wait()
-    gone, _ = await asyncio.to_thread(psutil.wait_procs, [kernel], 10)
+    gone, _ = await asyncio.to_thread(psutil.wait_procs, [kernel], PATIENCE)
     assert gone

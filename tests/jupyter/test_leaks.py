@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import threading
 import weakref
 from pathlib import Path
@@ -13,36 +12,26 @@ import psutil
 
 from kernelagent.jupyter.engine import Engine
 from kernelagent.settings import Settings
-from tests.jupyter.conftest import EngineFactory, run, submit, until
-
-
-def _descriptors() -> int:
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count, not paths
-
-
-async def _warm_threads() -> None:
-    """Let the loop's thread pool grow to its full size, which it keeps."""
-    size = min(32, (os.cpu_count() or 1) + 4)
-    barrier = threading.Barrier(size)
-    await asyncio.gather(*(asyncio.to_thread(barrier.wait, 10) for _ in range(size)))
+from tests.jupyter.engines import EngineFactory, run, submit
+from tests.jupyter.leaks import descriptors, warm_threads
+from tests.waiting import until
 
 
 async def test_a_hundred_sessions_leave_nothing(
     faulty_engine: EngineFactory, runtime_dir: Path
 ) -> None:
     engine = await faulty_engine()
-    await _warm_threads()
+    await warm_threads()
     session = await engine.create_session()
     await run(session, "print x")
     await engine.close_session(session.id)
-    before = (_descriptors(), threading.active_count(), len(psutil.Process().children(True)))
+    before = (descriptors(), threading.active_count(), len(psutil.Process().children(True)))
     files = sorted(runtime_dir.rglob("*"))
     for _ in range(10):
         sessions = await asyncio.gather(*(engine.create_session() for _ in range(10)))
         await asyncio.gather(*(run(session, "print x\nsetsid") for session in sessions))
         await asyncio.gather(*(engine.close_session(session.id) for session in sessions))
-    after = (_descriptors(), threading.active_count(), len(psutil.Process().children(True)))
+    after = (descriptors(), threading.active_count(), len(psutil.Process().children(True)))
     assert after == before
     assert sorted(runtime_dir.rglob("*")) == files
 
@@ -82,12 +71,13 @@ async def test_an_idle_session_does_not_keep_what_its_last_run_showed(
 
 
 async def test_an_engine_leaves_nothing(settings: Settings, runtime_dir: Path) -> None:
-    await _warm_threads()
-    before = (_descriptors(), threading.active_count(), psutil.Process().children(True))
+    await warm_threads()
+    before = (descriptors(), threading.active_count(), psutil.Process().children(True))
+    settings = settings.model_copy(update={"preload": ()})
     for _ in range(2):
         async with Engine(settings) as engine:
             await run(engine.session("default"), "print('x' * 100_000)")
-    after = (_descriptors(), threading.active_count(), psutil.Process().children(True))
+    after = (descriptors(), threading.active_count(), psutil.Process().children(True))
     assert after == before
     assert not list(runtime_dir.iterdir())
 
@@ -97,11 +87,11 @@ async def test_an_engine_that_fails_to_open_leaves_nothing(
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    before = _descriptors()
+    before = descriptors()
     for _ in range(3):
         try:
             await Engine(settings.model_copy(update={"workspace": blocked / "x"})).__aenter__()
         except OSError:
             continue
         raise AssertionError("a workspace below a file was accepted")
-    assert _descriptors() == before
+    assert descriptors() == before

@@ -12,6 +12,7 @@ import pytest
 from kernelagent.jupyter import memory
 from kernelagent.jupyter.cgroup import MemoryUse
 from kernelagent.jupyter.memory import KernelMemory, default_limit, oom_kills
+from tests.waiting import PATIENCE
 
 TOTAL = psutil.virtual_memory().total
 
@@ -79,7 +80,7 @@ async def test_pages_that_are_counted_twice_are_no_excess(monkeypatch: pytest.Mo
 
 
 async def test_a_real_process_is_measured() -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         excess = await KernelMemory(2**20).watch(os.getpid())
     assert excess.limit == 2**20
     assert 2**20 < excess.used < TOTAL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,24 +12,44 @@ from kernelagent.jupyter.cgroup import MemoryGroups
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.execution import Result
 from kernelagent.jupyter.run import Outcome
+from kernelagent.jupyter.session import Session
 from kernelagent.settings import Settings
-from tests.jupyter.conftest import run, until
+from tests.jupyter.engines import run, text_of
+from tests.waiting import until
 
 LIMIT = 300 * 2**20
 # Takes the memory at once: faster than anybody can watch.
 BOMB = "bomb = b'x' * (1 << 30)"
 
 
+CHANGES = {"kernel_memory": LIMIT, "pool_idle": 0, "preload": ()}
+
+
 @pytest.fixture
 def limited(settings: Settings) -> Settings:
-    return settings.model_copy(update={"kernel_memory": LIMIT, "pool_idle": 0})
+    return settings.model_copy(update=CHANGES)
+
+
+@pytest.fixture(scope="module")
+async def limited_engine(module_settings: Settings) -> AsyncIterator[Engine]:
+    """An engine whose kernels are limited, for sessions of the tests' own."""
+    async with Engine(module_settings.model_copy(update=CHANGES)) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def session(limited_engine: Engine) -> AsyncIterator[Session]:
+    """A session of which the test may lose the state."""
+    session = await limited_engine.create_session()
+    yield session
+    await limited_engine.close_session(session.id)
 
 
 @pytest.fixture
 def watched(limited: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings for an engine that cannot make memory groups."""
     monkeypatch.setattr(MemoryGroups, "open", lambda _: "the test says so")
-    return limited
+    return limited.model_copy(update={"fork_server": False})
 
 
 def need_groups(engine: Engine) -> None:
@@ -45,46 +66,45 @@ def numbers(result: Result) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-async def test_a_group_ends_a_bomb_with_its_numbers(limited: Settings) -> None:
-    async with Engine(limited) as engine:
-        need_groups(engine)
-        session = engine.session("default")
-        result = await run(session, BOMB)
-        assert (result.outcome, result.exit_code) == (Outcome.OUT_OF_MEMORY, 137)
-        assert result.state_lost
-        used, allowed = numbers(result)
-        assert (used, allowed) == (300, 300)
-        assert (await run(session, "1")).outcome is Outcome.OK
+async def test_a_group_ends_a_bomb_with_its_numbers(
+    limited_engine: Engine, session: Session
+) -> None:
+    need_groups(limited_engine)
+    result = await run(session, BOMB)
+    assert (result.outcome, result.exit_code) == (Outcome.OUT_OF_MEMORY, 137)
+    assert result.state_lost
+    used, allowed = numbers(result)
+    assert (used, allowed) == (300, 300)
+    assert (await run(session, "1")).outcome is Outcome.OK
 
 
-async def test_a_child_that_the_group_ends_is_told_and_the_state_kept(limited: Settings) -> None:
-    async with Engine(limited) as engine:
-        need_groups(engine)
-        session = engine.session("default")
-        code = (
-            "import subprocess, sys\nkept = 1\n"
-            f"print(subprocess.run([sys.executable, '-c', {BOMB!r}]).returncode)"
-        )
-        result = await run(session, code)
-        assert result.outcome is Outcome.OUT_OF_MEMORY
-        assert not result.state_lost
-        assert "a process that the run had started was killed" in result.message
-        assert result.outputs[0]["text"] == "-9\n"
-        assert (await run(session, "kept")).outcome is Outcome.OK
+async def test_a_child_that_the_group_ends_is_told_and_the_state_kept(
+    limited_engine: Engine, session: Session
+) -> None:
+    need_groups(limited_engine)
+    code = (
+        "import subprocess, sys\nkept = 1\n"
+        f"print(subprocess.run([sys.executable, '-c', {BOMB!r}]).returncode)"
+    )
+    result = await run(session, code)
+    assert result.outcome is Outcome.OUT_OF_MEMORY
+    assert not result.state_lost
+    assert "a process that the run had started was killed" in result.message
+    assert result.outputs[0]["text"] == "-9\n"
+    assert (await run(session, "kept")).outcome is Outcome.OK
 
 
-async def test_a_branch_has_a_limit_of_its_own(limited: Settings) -> None:
-    async with Engine(limited) as engine:
-        need_groups(engine)
-        session = engine.session("default")
-        await run(session, "kept = b'x' * (200 << 20)")
-        branch = await engine.branch_session(session, wait=10)
-        # What it shares is not counted twice.
-        fits = await run(branch, "more = b'x' * (120 << 20); len(kept)")
-        assert fits.outcome is Outcome.OK
-        bomb = await run(branch, BOMB)
-        assert bomb.outcome is Outcome.OUT_OF_MEMORY
-        assert (await run(session, "len(kept)")).outcome is Outcome.OK
+async def test_a_branch_has_a_limit_of_its_own(limited_engine: Engine, session: Session) -> None:
+    need_groups(limited_engine)
+    await run(session, "kept = b'x' * (200 << 20)")
+    branch = await limited_engine.branch_session(session, wait=60)
+    # What it shares is not counted twice.
+    fits = await run(branch, "more = b'x' * (120 << 20); len(kept)")
+    assert fits.outcome is Outcome.OK
+    bomb = await run(branch, BOMB)
+    assert bomb.outcome is Outcome.OUT_OF_MEMORY
+    assert (await run(session, "len(kept)")).outcome is Outcome.OK
+    await limited_engine.close_session(branch.id)
 
 
 async def test_groups_go_with_their_kernels_and_the_engine(limited: Settings) -> None:
@@ -97,7 +117,7 @@ async def test_groups_go_with_their_kernels_and_the_engine(limited: Settings) ->
         assert group.join_file is not None
         folder = group.join_file.parent
         assert str(session.kernel.pid) in (folder / "tasks").read_text().split()
-        checkpoint = await engine.make_checkpoint(session, wait=10)
+        checkpoint = await engine.make_checkpoint(session, wait=60)
         parked = checkpoint.parked.process.pid
         await until(lambda: str(parked) not in (folder / "tasks").read_text().split())
         await engine.close_session(session.id)
@@ -117,14 +137,15 @@ async def test_without_groups_the_memory_is_watched(watched: Settings) -> None:
 
 
 async def test_a_group_that_cannot_be_made_does_not_keep_a_kernel_from_starting(
-    limited: Settings, monkeypatch: pytest.MonkeyPatch
+    limited_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError("no more groups")
 
     monkeypatch.setattr(MemoryGroups, "create", refuse)
-    async with Engine(limited) as engine:
-        assert (await run(engine.session("default"), "1")).outcome is Outcome.OK
+    session = await limited_engine.create_session()
+    assert (await run(session, "1")).outcome is Outcome.OK
+    await limited_engine.close_session(session.id)
 
 
 async def test_a_plain_kernel_is_in_a_group_too(limited: Settings) -> None:
@@ -135,3 +156,21 @@ async def test_a_plain_kernel_is_in_a_group_too(limited: Settings) -> None:
         groups = Path(f"/proc/{session.kernel.pid}/cgroup").read_text()
         assert session.kernel.id in groups
         assert (await run(session, BOMB)).outcome is Outcome.OUT_OF_MEMORY
+
+
+async def test_a_memory_bomb_ends_with_its_numbers(session: Session) -> None:
+    result = await run(session, "print('on')\nhog = []\nwhile True: hog.append(bytes(10**7))")
+    assert (result.outcome, result.exit_code) == (Outcome.OUT_OF_MEMORY, 137)
+    assert "300 MiB" in result.message
+    assert text_of(result) == "on\n"
+    assert (await run(session, "1")).outcome is Outcome.OK
+
+
+async def test_children_of_the_code_count_as_its_memory(session: Session) -> None:
+    code = (
+        "import subprocess, sys\n"
+        "subprocess.run([sys.executable, '-c', 'x = b\"1\" * 400_000_000; input()'],"
+        " stdin=subprocess.PIPE, timeout=60)"
+    )
+    result = await run(session, code)
+    assert result.outcome is Outcome.OUT_OF_MEMORY

@@ -10,7 +10,8 @@ import pytest
 
 from kernelagent.errors import KernelStartFailed, ServiceClosing, SessionLimit
 from kernelagent.jupyter.engine import Engine
-from tests.jupyter.conftest import EngineFactory, run, until
+from tests.jupyter.engines import EngineFactory, run
+from tests.waiting import until
 
 
 def _facts(engine: Engine) -> dict[str, object]:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent.jupyter.execution import Feed, Prompt, StreamEvent
+from kernelagent.jupyter.execution import Feed, Prompt
 from kernelagent.jupyter.outputs import Budget, OutputCollector
 from kernelagent.jupyter.run import Outcome, Run, RunLimits
 from kernelagent.jupyter.spill import Spill
-from tests.jupyter.conftest import EngineFactory, run, shown, submit, text_of, until
+from tests.jupyter.engines import EngineFactory, first_of, run, shown, submit, text_of
+from tests.waiting import PATIENCE, until
 
 
 async def test_outputs_after_the_reply_belong_to_the_run(faulty_engine: EngineFactory) -> None:
@@ -52,7 +53,7 @@ async def test_a_kernel_that_never_ends_a_run_is_killed_at_the_limit(
     faulty_engine: EngineFactory,
 ) -> None:
     session = (await faulty_engine()).session("default")
-    result = await run(session, "print x\nnever", timeout=0.2)
+    result = await run(session, "print x\nnever", timeout=1)
     assert (result.outcome, result.exit_code) == (Outcome.TIMEOUT, 124)
     assert result.state_lost
     assert text_of(result) == "x\n"
@@ -61,7 +62,7 @@ async def test_a_kernel_that_never_ends_a_run_is_killed_at_the_limit(
 
 
 async def test_an_interrupt_at_the_limit_keeps_the_state(faulty_engine: EngineFactory) -> None:
-    session = (await faulty_engine()).session("default")
+    session = (await faulty_engine(interrupt_grace=PATIENCE)).session("default")
     result = await run(session, "print x\nsleep 60", timeout=0.2)
     assert (result.outcome, result.state_lost) == (Outcome.TIMEOUT, False)
     assert "kept" in result.message
@@ -78,7 +79,9 @@ async def test_a_kernel_that_ignores_interrupts_is_killed(faulty_engine: EngineF
 
 
 async def test_interrupts_by_message_work_too(faulty_engine: EngineFactory) -> None:
-    session = (await faulty_engine(interrupt_mode="message")).session("default")
+    session = (await faulty_engine(interrupt_mode="message", interrupt_grace=PATIENCE)).session(
+        "default"
+    )
     result = await run(session, "sleep 60", timeout=0.2)
     assert (result.outcome, result.state_lost) == (Outcome.TIMEOUT, False)
 
@@ -207,7 +210,7 @@ async def test_a_prompt_reaches_the_client_and_its_answer_the_code(
     session = (await faulty_engine()).session("default")
     feed = Feed(1 << 20)
     execution = submit(session, "input name?", allow_stdin=True, feed=feed)
-    assert await wait_for(feed, Prompt) == Prompt("name?", False)
+    assert await first_of(feed, Prompt) == Prompt("name?", False)
     session.answer_input("Ada", execution_id=execution.id)
     assert text_of(await execution.finished) == "Ada\n"
 
@@ -233,19 +236,10 @@ async def test_the_side_channel_carries_environment_and_directory_as_data(
 async def test_an_interrupt_before_the_kernel_began_still_lands(
     faulty_engine: EngineFactory,
 ) -> None:
-    session = (await faulty_engine()).session("default")
+    session = (await faulty_engine(interrupt_grace=PATIENCE)).session("default")
     await run(session, "print warm")
     execution = submit(session, "sleep 60")
     await until(lambda: execution.run is not None)
     execution.stop(Outcome.INTERRUPTED, "asked to")
     result = await execution.finished
     assert (result.outcome, result.state_lost) == (Outcome.INTERRUPTED, False)
-
-
-async def wait_for(feed: Feed, kind: type[StreamEvent]) -> StreamEvent:
-    """The first event of `kind`."""
-    while events := await feed.next():
-        for event in events:
-            if isinstance(event, kind):
-                return event
-    raise AssertionError(f"the run ended without {kind.__name__}")

@@ -1,0 +1,24 @@
+"""What a process has open, for tests that nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+from pathlib import Path
+
+from tests.waiting import PATIENCE
+
+
+def descriptors(pid: int | str = "self") -> int:
+    """How many descriptors a process has."""
+    gc.collect()
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
+async def warm_threads() -> None:
+    """Let the loop's thread pool grow to its full size, which it keeps."""
+    size = min(32, (os.cpu_count() or 1) + 4)
+    barrier = threading.Barrier(size)
+    await asyncio.gather(*(asyncio.to_thread(barrier.wait, PATIENCE) for _ in range(size)))

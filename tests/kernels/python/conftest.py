@@ -1,0 +1,77 @@
+"""Engines for each kind of Python kernel, of which each module has its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kernelagent.jupyter.engine import Engine
+from kernelagent.settings import Settings
+from tests.jupyter.engines import settings_below
+from tests.kernels.python.forking import FORKED, engine_of
+
+
+@pytest.fixture(scope="module")
+def module_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of the engines that the tests of a module share."""
+    with settings_below(tmp_path_factory.mktemp("engines")) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def preload() -> tuple[str, ...] | None:
+    """What the shared fork servers import ahead; a module may want what is usual, None."""
+    return ()
+
+
+@pytest.fixture(scope="module")
+async def lean(module_settings: Settings, preload: tuple[str, ...] | None) -> AsyncIterator[Engine]:
+    async with engine_of(module_settings, "lean", preload=preload) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+async def stock(
+    module_settings: Settings, preload: tuple[str, ...] | None
+) -> AsyncIterator[Engine]:
+    async with engine_of(module_settings, "stock", preload=preload) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+async def plain(
+    module_settings: Settings, preload: tuple[str, ...] | None
+) -> AsyncIterator[Engine]:
+    async with engine_of(module_settings, "plain", preload=preload) as engine:
+        yield engine
+
+
+@pytest.fixture(params=FORKED)
+def forked(request: pytest.FixtureRequest) -> Engine:
+    """The shared engines that fork; no test may damage them."""
+    engine: Engine = request.getfixturevalue(request.param)
+    return engine
+
+
+@pytest.fixture(params=[*FORKED, "plain"])
+def any_engine(request: pytest.FixtureRequest) -> Engine:
+    """The shared engines; no test may damage them."""
+    engine: Engine = request.getfixturevalue(request.param)
+    return engine
+
+
+@pytest.fixture
+def preloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Writes a module that `kernel_env=("PYTHONPATH",)` lets be found, and gives its name."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+    def write(code: str) -> str:
+        name = f"preload_of_test_{sum(1 for _ in folder.iterdir())}"
+        (folder / f"{name}.py").write_text(code)
+        return name
+
+    return write
