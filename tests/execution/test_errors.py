@@ -14,21 +14,18 @@ import pytest
 
 from kernelagent.auth import Authenticator
 from tests.runs import client_of, refused, run, session, session_facts, until_busy
-from tests.servers import SECRET, Server, serving
+from tests.servers import SECRET, Server, Service, serving_in_process
 
 JSON = {"Content-Type": "application/json"}
 BODY_LIMIT = 100_000
 
 
 @pytest.fixture(scope="module")
-def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A server with low limits."""
     root = tmp_path_factory.mktemp("strict")
-    with serving(
-        root,
-        KERNELAGENT_QUEUE_LIMIT="3",
-        KERNELAGENT_MAX_SESSIONS="3",
-        KERNELAGENT_MAX_BODY_BYTES=str(BODY_LIMIT),
+    with serving_in_process(
+        root, queue_limit=3, max_sessions=3, max_body_bytes=BODY_LIMIT, preload=()
     ) as running:
         yield running
 
@@ -288,7 +285,7 @@ async def test_wrong_method(server: Server) -> None:
 WAIT = "import pathlib, time\nwhile not pathlib.Path('{}').exists(): time.sleep(0.01)"
 
 
-async def test_full_queue_tells_position_and_limit(strict_server: Server) -> None:
+async def test_full_queue_tells_position_and_limit(strict_server: Service) -> None:
     async with session(strict_server) as session_id, client_of(strict_server) as client:
         runs = [asyncio.create_task(run(strict_server, WAIT.format("go"), session_id=session_id))]
         await until_busy(strict_server, session_id)
@@ -332,7 +329,7 @@ async def test_queue_timeout_means_that_the_code_was_not_run(server: Server) -> 
     assert made["result"] == "False"
 
 
-async def test_session_limit_holds_for_isolated_runs_and_sessions(strict_server: Server) -> None:
+async def test_session_limit_holds_for_isolated_runs_and_sessions(strict_server: Service) -> None:
     async with session(strict_server), session(strict_server), client_of(strict_server) as client:
         await run(strict_server, "1")
 
@@ -363,14 +360,14 @@ async def test_run_in_a_session_that_is_closed_meanwhile(server: Server) -> None
 # 413
 
 
-async def test_announced_body_over_the_limit_is_refused(strict_server: Server) -> None:
+async def test_announced_body_over_the_limit_is_refused(strict_server: Service) -> None:
     async with client_of(strict_server) as client:
         response = await client.post("/execute", json={"code": "x" * BODY_LIMIT})
 
     assert check_shape(response, 413, "BODY_TOO_LARGE")["details"] == {"limit": BODY_LIMIT}
 
 
-async def test_chunked_body_over_the_limit_is_refused(strict_server: Server) -> None:
+async def test_chunked_body_over_the_limit_is_refused(strict_server: Service) -> None:
     async def chunks() -> Any:
         for _ in range(30):
             yield b"x" * (BODY_LIMIT // 10)
@@ -383,7 +380,7 @@ async def test_chunked_body_over_the_limit_is_refused(strict_server: Server) -> 
     check_shape(created, 413, "BODY_TOO_LARGE")
 
 
-async def test_body_at_the_limit_is_accepted(strict_server: Server) -> None:
+async def test_body_at_the_limit_is_accepted(strict_server: Service) -> None:
     body = json.dumps({"code": ""})
     body = json.dumps({"code": "#" * (BODY_LIMIT - len(body))})
 

@@ -15,6 +15,7 @@ from websockets.exceptions import InvalidStatus
 
 from kernelagent.auth import Authenticator
 from kernelagent.settings import load_settings
+from tests.execution.clients import round_trips
 from tests.runs import NDJSON, client_of, session, session_facts, until_busy
 from tests.servers import SECRET, Server, start_server
 from tests.waiting import until
@@ -101,7 +102,7 @@ async def test_a_retry_after_a_dropped_connection_runs_nothing_again(
     code = waiting(counter, tmp_path / "go")
     await post_and_drop(server, key, counter, {"code": code})
     retry = asyncio.create_task(post(server, key, code))
-    await asyncio.sleep(0.3)
+    await round_trips(server)
     assert not retry.done()
     (tmp_path / "go").touch()
 
@@ -118,7 +119,7 @@ async def test_a_retry_after_the_end_gets_the_answer_that_nobody_read(
     async with session(server) as session_id:
         body = {"code": waiting(counter, tmp_path / "go"), "session_id": session_id}
         await post_and_drop(server, key, counter, body)
-        await asyncio.sleep(0.1)
+        await round_trips(server)
         (tmp_path / "go").touch()
 
         async def has_ended() -> bool:
@@ -253,10 +254,10 @@ async def test_a_run_to_be_interrupted_goes_on_while_one_caller_waits(
         await until_busy(server, session_id)
         await until_begun(counter)
         second = asyncio.create_task(post(server, key, **body))
-        await asyncio.sleep(0.3)
+        await round_trips(server)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
-        await asyncio.sleep(0.2)
+        await round_trips(server)
         (tmp_path / "go").touch()
         response = await second
 
@@ -307,7 +308,7 @@ async def test_streams_cannot_be_repeated(server: Server, key: str) -> None:
 async def test_a_server_that_ends_leaves_no_run_behind(
     key: str, counter: Path, tmp_path: Path
 ) -> None:
-    server = start_server(tmp_path)
+    server = start_server(tmp_path, KERNELAGENT_PRELOAD="")
     try:
         code = counting(counter, "import time; time.sleep(100)")
         await post_and_drop(server, key, counter, {"code": code, "timeout": 120})

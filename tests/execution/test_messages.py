@@ -11,14 +11,7 @@ import pytest
 
 from kernelagent.errors import QueueFull
 from kernelagent.execution.messages import MessageMaker, complete, refusal
-from kernelagent.jupyter.execution import (
-    Begun,
-    Execution,
-    Prompt,
-    RunRequest,
-    Skipped,
-    StreamEvent,
-)
+from kernelagent.jupyter.execution import Begun, Execution, Prompt, RunRequest, Skipped, StreamEvent
 from kernelagent.jupyter.outputs import (
     Budget,
     Clear,

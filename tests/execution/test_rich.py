@@ -1,20 +1,19 @@
-"""What code shows: slots, rich outputs, chart and table data, libraries, strange data."""
+"""What code shows: slots, the list of rich outputs, updates."""
 
 from __future__ import annotations
 
 import base64
-import json
-import math
 from typing import Any
 
 import pytest
 
-from tests.runs import client_of, run
+from tests.runs import run
 from tests.servers import Server
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 DRAW = "import matplotlib.pyplot as plt\nplt.plot([1, 2, 3], [4, 5, 6], label='line')\n"
+
 
 SHOW = """
 from IPython.display import display
@@ -301,206 +300,3 @@ async def test_clear_output_that_waits_clears_only_when_something_follows(server
 
     assert (await run(server, code))["stdout"] == "stays\n"
     assert (await run(server, code + "; print('next')"))["stdout"] == "next\n"
-
-
-# Libraries
-
-
-async def test_plotly_figure(server: Server) -> None:
-    code = "import plotly.graph_objects as go\ngo.Figure(go.Bar(x=['a', 'b'], y=[1, 2]))"
-
-    (item,) = (await run(server, code))["rich_outputs"]
-
-    assert item["type"] == "application/vnd.plotly.v1+json"
-    assert item["format"] == "json"
-    assert item["data"]["data"][0]["type"] == "bar"
-    assert item["metadata"]["source"] == "plotly"
-
-
-async def test_plotly_figure_that_is_shown(server: Server) -> None:
-    code = "import plotly.graph_objects as go\ngo.Figure(go.Scatter(y=[1, 2])).show()"
-
-    (item,) = (await run(server, code))["rich_outputs"]
-
-    assert item["metadata"]["source"] == "plotly"
-
-
-async def test_altair_chart(server: Server) -> None:
-    code = """
-import altair as alt, pandas as pd
-alt.Chart(pd.DataFrame({'a': [1, 2]})).mark_bar().encode(x='a')
-"""
-    answer = await run(server, code)
-
-    (item,) = answer["rich_outputs"]
-    assert item["metadata"]["source"] == "altair"
-    assert "vega" in answer["html"]
-
-
-async def test_altair_chart_as_vega(server: Server) -> None:
-    code = """
-import altair as alt, pandas as pd
-with alt.renderers.enable('mimetype'):
-    display(alt.Chart(pd.DataFrame({'a': [1, 2]})).mark_bar().encode(x='a'))
-"""
-    (item,) = (await run(server, code))["rich_outputs"]
-
-    assert item["type"].startswith("application/vnd.vegalite.")
-    assert item["data"]["mark"]["type"] == "bar"
-    assert item["metadata"]["source"] == "altair"
-
-
-async def test_bokeh_plot(server: Server) -> None:
-    code = """
-from bokeh.io import output_notebook
-from bokeh.plotting import figure, show
-output_notebook(hide_banner=True)
-plot = figure(); plot.line([1, 2], [3, 4]); show(plot)
-"""
-    items = (await run(server, code))["rich_outputs"]
-
-    assert {item["metadata"]["source"] for item in items} == {"bokeh"}
-    assert any("application/vnd.bokehjs_exec.v0+json" in item["alternatives"] for item in items)
-
-
-async def test_pil_image(server: Server) -> None:
-    answer = await run(server, "from PIL import Image\nImage.new('RGB', (4, 4), 'red')")
-
-    assert base64.b64decode(answer["png"]).startswith(PNG)
-    (item,) = answer["rich_outputs"]
-    assert item["type"] == "image/png"
-    assert item["metadata"]["source"] == "pil"
-
-
-async def test_sympy_expression(server: Server) -> None:
-    answer = await run(server, "import sympy\nx = sympy.Symbol('x')\nsympy.Integral(x**2, x)")
-
-    (item,) = answer["rich_outputs"]
-    assert item["type"] == "text/latex"
-    assert "\\int x^{2}" in item["data"]
-    assert answer["result"] == "Integral(x**2, x)"
-
-
-async def test_pandas_styler_and_series(server: Server) -> None:
-    code = (
-        "import pandas as pd\ndisplay(pd.DataFrame({'a': [1]}).style)\npd.Series([1, 2], name='s')"
-    )
-
-    answer = await run(server, code)
-
-    assert "<style" in answer["html"]
-    assert answer["dataframe"]["shape"][0] == 2
-
-
-# Strange data
-
-FRAME = """
-import datetime as dt, decimal, numpy as np, pandas as pd
-zone = dt.timezone(dt.timedelta(hours=2))
-frame = pd.DataFrame({
-    'nan': [float('nan'), float('inf')],
-    'decimal': [decimal.Decimal('1.10'), decimal.Decimal('NaN')],
-    'zone': [dt.datetime(2026, 1, 2, 3, tzinfo=zone), pd.NaT],
-    'period': pd.period_range('2026-01', periods=2, freq='M'),
-    'interval': pd.interval_range(0, 2),
-    'complex': [1 + 2j, complex('nan')],
-    'numpy': [np.float32(1.5), np.int64(7)],
-    'object': [object(), {1: {2}}],
-    'bytes': [b'\\xff\\x00', bytearray(b'x')],
-    'big': [2**70, -2**70],
-    'surrogate': ['\\ud800', 'a\\udfffb'],
-    3: [None, pd.NA],
-    ('tuple', 1): [1, 2],
-})
-"""
-
-
-async def test_frames_of_strange_values_are_json(server: Server) -> None:
-    async with client_of(server) as client:
-        response = await client.post("/execute", json={"code": f"{FRAME}frame"})
-
-    assert response.status_code == 200
-    answer = json.loads(response.content, parse_constant=pytest.fail)
-    assert answer["success"] is True, answer["stderr"]
-    table = answer["dataframe"]
-    assert table["shape"] == [2, 13]
-    names = [column["name"] for column in table["columns"]]
-    first = dict(zip(names, table["rows"][0][-13:], strict=False))
-    assert first["nan"] is None
-    assert float(first["decimal"]) == 1.1
-    assert first["zone"].startswith("2026-01-02T03:00:00")
-    assert first["numpy"] == 1.5
-
-
-async def test_frame_with_multiindex_is_json(server: Server) -> None:
-    code = """
-import pandas as pd
-index = pd.MultiIndex.from_tuples([('a', 1), ('b', 2)], names=['letter', None])
-pd.DataFrame([[1, 2], [3, 4]], index=index, columns=pd.MultiIndex.from_product([['x'], [1, 2]]))
-"""
-    answer = await run(server, code)
-
-    assert answer["success"] is True, answer["stderr"]
-    assert answer["dataframe"]["shape"] == [2, 2]
-
-
-@pytest.mark.parametrize(
-    "value", [math.nan, math.inf, 10**400, {1: math.nan, None: [(), -math.inf]}]
-)
-async def test_json_displays_that_json_cannot_hold_do_not_fail(server: Server, value: Any) -> None:
-    code = f"""
-from IPython.display import display
-nan, inf = float('nan'), float('inf')
-display({{'application/json': {value!r}, 'text/plain': 'x'}}, raw=True)
-print('after')
-"""
-    async with client_of(server) as client:
-        response = await client.post("/execute", json={"code": code})
-
-    assert response.status_code == 200
-    answer = json.loads(response.content, parse_constant=pytest.fail)
-    assert answer["success"] is True, answer["stderr"]
-    assert answer["stdout"] == "after\n"
-
-
-async def test_lone_surrogates_are_replaced(server: Server) -> None:
-    answer = await run(server, "print('a\\ud800b')\n'c\\udfffd'")
-
-    assert answer["success"] is True
-    assert answer["stdout"].replace("?", "\ufffd") == "a\ufffdb\n"
-    assert "c" in answer["result"]
-
-
-async def test_unicode_arrives_whole(server: Server) -> None:
-    text = "äß 中文 🎉 \u2028 \u0085 \x00 end"
-
-    answer = await run(server, f"print({text!r})")
-
-    assert answer["stdout"] == f"{text}\n"
-
-
-async def test_bytes_written_past_python_are_captured(server: Server) -> None:
-    code = "import os\nos.write(1, b'out \\xff\\xfe \\xc3\\xa4\\n')\nos.write(2, b'err\\n')"
-
-    answer = await run(server, code)
-
-    assert answer["stdout"] == "out \ufffd\ufffd ä\n"
-    assert answer["stderr"] == "err\n"
-
-
-async def test_output_of_child_processes_is_captured(server: Server) -> None:
-    code = "import subprocess\nsubprocess.run('echo out; echo err >&2', shell=True, check=True)"
-
-    answer = await run(server, code + "; None")
-
-    assert answer["stdout"] == "out\n"
-    assert answer["stderr"] == "err\n"
-
-
-async def test_failing_repr_is_an_answer(server: Server) -> None:
-    code = "class Bad:\n    def __repr__(self): raise RuntimeError('no repr')\nBad()"
-
-    answer = await run(server, code)
-
-    assert "no repr" in answer["stderr"]
-    assert (await run(server, "1"))["success"] is True

@@ -1,16 +1,15 @@
-"""A run over HTTP as NDJSON and as server-sent events; clients that hang up."""
+"""A run over HTTP as NDJSON and as server-sent events."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.execution.streams import EVENT_STREAM, waiting
 from tests.runs import (
     NDJSON,
     all_messages,
@@ -18,31 +17,15 @@ from tests.runs import (
     messages,
     run,
     session,
-    session_facts,
     streamed,
     text_of,
     types,
     until_busy,
 )
-from tests.servers import Server, serving
+from tests.servers import Server
 from tests.waiting import until
 
-EVENT_STREAM = "text/event-stream"
-
 DRAW = "import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()\n"
-
-
-def waiting(path: Path) -> str:
-    """Code that waits until `path` exists."""
-    return f"import pathlib, time\nwhile not pathlib.Path({str(path)!r}).exists(): time.sleep(0.01)"
-
-
-@pytest.fixture(scope="module")
-def lively_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that sends a keepalive after 0.2 s of silence."""
-    root = tmp_path_factory.mktemp("lively")
-    with serving(root, KERNELAGENT_KEEPALIVE="0.2") as running:
-        yield running
 
 
 # NDJSON
@@ -267,72 +250,6 @@ threading.Thread(target=later, daemon=True).start()
     assert late == [{"output_type": "stream", "name": "stdout", "text": "late\n"}]
 
 
-# Input
-
-
-async def test_input_asks_the_client_and_takes_the_answer(server: Server) -> None:
-    code = "name = input('name? ')\nprint(f'hello {name}')"
-    async with (
-        session(server) as session_id,
-        client_of(server) as client,
-        streamed(server, code, session_id=session_id) as response,
-    ):
-        items = []
-        async for item in messages(response):
-            items.append(item)
-            if item["type"] == "input_request":
-                body = {"value": "Ädä\u2028", "execution_id": item["execution_id"]}
-                answer = await client.post(f"/sessions/{session_id}/input", json=body)
-                assert answer.status_code == 200, answer.text
-
-    (request,) = [item for item in items if item["type"] == "input_request"]
-    assert request["prompt"] == "name? "
-    assert request["password"] is False
-    assert text_of(items) == "hello Ädä\u2028\n"
-    assert items[-1]["success"] is True
-
-
-async def test_password_prompt_is_marked(server: Server) -> None:
-    code = "import getpass\nprint(len(getpass.getpass('secret: ')))"
-    async with (
-        session(server) as session_id,
-        client_of(server) as client,
-        streamed(server, code, session_id=session_id) as response,
-    ):
-        items = []
-        async for item in messages(response):
-            items.append(item)
-            if item["type"] == "input_request":
-                assert item["password"] is True
-                await client.post(f"/sessions/{session_id}/input", json={"value": "1234"})
-
-    assert text_of(items) == "4\n"
-
-
-async def test_input_is_not_asked_if_the_client_says_so(server: Server) -> None:
-    items = await all_messages(server, "input('name? ')", stdin=False)
-
-    assert "input_request" not in types(items)
-    assert [item["ename"] for item in items if item["type"] == "error"] == [
-        "StdinNotImplementedError"
-    ]
-
-
-async def test_input_that_nobody_asked_for_is_refused(server: Server) -> None:
-    async with session(server) as session_id, client_of(server) as client:
-        answer = await client.post(f"/sessions/{session_id}/input", json={"value": "x"})
-
-    assert answer.status_code == 409
-    assert answer.json()["code"] == "NO_INPUT_AWAITED"
-
-
-async def test_time_limit_holds_while_input_is_awaited(server: Server) -> None:
-    items = await all_messages(server, "input('name? ')", timeout=0.3)
-
-    assert items[-2]["outcome"] == "timeout"
-    assert items[-2]["state_lost"] is False
-
-
 # Server-sent events
 
 
@@ -349,181 +266,3 @@ async def test_events_carry_the_type_and_the_message(server: Server) -> None:
         assert name == f"event: {items[-1]['type']}"
     assert types(items) == ["started", "stdout", "result", "complete"]
     assert text_of(items) == "a\n\nb\n"
-
-
-# Keepalives
-
-
-async def test_keepalives_follow_silence(lively_server: Server) -> None:
-    async with streamed(lively_server, "import time; time.sleep(1)") as response:
-        items = [item async for item in messages(response)]
-
-    assert types(items).count("keepalive") >= 2
-    assert types(items)[-1] == "complete"
-
-
-async def test_keepalives_come_in_the_queue_too(lively_server: Server, tmp_path: Path) -> None:
-    async with session(lively_server) as session_id:
-        first = asyncio.create_task(
-            run(lively_server, waiting(tmp_path / "go"), session_id=session_id)
-        )
-        await until_busy(lively_server, session_id)
-
-        async with streamed(lively_server, "2", session_id=session_id) as response:
-            stream = messages(response)
-            before = [await anext(stream) for _ in range(3)]
-            assert not first.done()
-            (tmp_path / "go").touch()
-            after = [item async for item in stream]
-        await first
-
-    assert types(before) == ["keepalive"] * 3
-    assert types(after)[-1] == "complete"
-
-
-async def test_keepalive_of_an_event_stream_is_a_comment(lively_server: Server) -> None:
-    async with client_of(lively_server, Accept=EVENT_STREAM) as client:
-        response = await client.post("/execute", json={"code": "import time; time.sleep(0.7)"})
-
-    assert "\n\n: keepalive\n\n" in response.text
-    assert "event: keepalive" not in response.text
-
-
-async def test_steady_output_needs_no_keepalive(lively_server: Server) -> None:
-    code = "import time\nfor n in range(20): print(n, flush=True); time.sleep(0.06)"
-
-    async with streamed(lively_server, code) as response:
-        items = [item async for item in messages(response)]
-
-    assert types(items).count("keepalive") <= 3
-    assert text_of(items) == "".join(f"{n}\n" for n in range(20))
-
-
-# Clients that hang up
-
-
-@contextlib.asynccontextmanager
-async def raw_post(server: Server, accept: str, **body: Any) -> AsyncIterator[asyncio.StreamReader]:
-    """A request on a socket of its own, which is closed when the context is left."""
-    host, port = server.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    content = json.dumps(body).encode()
-    head = (
-        f"POST /execute HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\n"
-        f"Authorization: Bearer {server.token}\r\nContent-Length: {len(content)}\r\n\r\n"
-    )
-    writer.write(head.encode() + content)
-    await writer.drain()
-    try:
-        yield reader
-    finally:
-        writer.close()
-        await writer.wait_closed()
-
-
-@pytest.mark.parametrize("accept", ["application/json", NDJSON, EVENT_STREAM])
-async def test_client_that_hangs_up_frees_the_session_for_the_next_run(
-    server: Server, accept: str, tmp_path: Path
-) -> None:
-    begun = tmp_path / "begun"
-    code = (
-        f"import time, pathlib\nseen = ['begun']\npathlib.Path({str(begun)!r}).touch()\n"
-        "time.sleep(60)\nseen.append('ended')"
-    )
-
-    async def has_begun() -> bool:
-        return begun.exists()
-
-    async with session(server) as session_id:
-        async with raw_post(server, accept, code=code, session_id=session_id, timeout=90):
-            await until(has_begun)
-            queued = asyncio.create_task(run(server, "seen", session_id=session_id))
-            await until_busy(server, session_id, queued=1)
-
-        answer = await queued
-        facts = await session_facts(server, session_id)
-
-    assert answer["result"] == "['begun']"
-    assert answer["state_lost"] is False
-    assert [entry["outcome"] for entry in facts["transcript"]] == ["cancelled", "ok"]
-
-
-@pytest.mark.parametrize("accept", ["application/json", NDJSON])
-async def test_client_that_hangs_up_while_it_waits_leaves_the_queue(
-    server: Server, accept: str, tmp_path: Path
-) -> None:
-    async with session(server) as session_id:
-        first = asyncio.create_task(run(server, waiting(tmp_path / "go"), session_id=session_id))
-        await until_busy(server, session_id)
-        async with raw_post(server, accept, code="ran = 1", session_id=session_id):
-            await until_busy(server, session_id, queued=1)
-        await until_busy(server, session_id, queued=0)
-
-        (tmp_path / "go").touch()
-        await first
-        answer = await run(server, "'ran' in dir()", session_id=session_id)
-
-    assert answer["result"] == "False"
-
-
-@pytest.mark.parametrize("accept", ["application/json", NDJSON, EVENT_STREAM])
-async def test_run_goes_on_without_its_client_if_that_was_wished(
-    server: Server, accept: str, tmp_path: Path
-) -> None:
-    async with session(server) as session_id:
-        async with raw_post(
-            server,
-            accept,
-            code=f"print('x')\n{waiting(tmp_path / 'go')}\nended = True",
-            session_id=session_id,
-            on_disconnect="continue",
-        ):
-            await until_busy(server, session_id)
-        (tmp_path / "go").touch()
-
-        answer = await run(server, "ended", session_id=session_id)
-
-    assert answer["result"] == "True"
-
-
-async def test_isolated_run_whose_client_hangs_up_leaves_no_session(server: Server) -> None:
-    async with client_of(server) as client:
-
-        async def isolated() -> list[str]:
-            items = (await client.get("/sessions")).json()["sessions"]
-            return [item["id"] for item in items if item["id"].startswith("isolated-")]
-
-        async with raw_post(
-            server, NDJSON, code="import time; time.sleep(60)", isolated=True, timeout=90
-        ):
-            await until(isolated)
-
-        async def is_gone() -> bool:
-            return not await isolated()
-
-        await until(is_gone)
-
-
-async def test_client_that_reads_nothing_does_not_hold_up_the_session(server: Server) -> None:
-    code = "for n in range(300): print('x' * 100_000)"
-    async with (
-        session(server) as session_id,
-        raw_post(server, NDJSON, code=code, session_id=session_id, max_output_bytes=2**26),
-    ):
-        answer = await run(server, "1 + 1", session_id=session_id)
-
-    assert answer["result"] == "2"
-
-
-async def test_sessions_survive_many_clients_that_hang_up(server: Server) -> None:
-    async with session(server) as session_id:
-        await run(server, "kept = 1", session_id=session_id)
-        for _ in range(5):
-            async with raw_post(
-                server, NDJSON, code="import time; time.sleep(60)", session_id=session_id
-            ):
-                await until_busy(server, session_id)
-
-        answer = await run(server, "kept", session_id=session_id)
-
-    assert answer["result"] == "1"
