@@ -1,3 +1,5 @@
+"""What the client makes of answers."""
+
 from __future__ import annotations
 
 import httpx

@@ -1,3 +1,5 @@
+"""What `kernelagent doctor` finds, and what it advises."""
+
 from __future__ import annotations
 
 import json
@@ -5,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cli.service import kernelagent
+from tests.command_line import kernelagent
 
 if TYPE_CHECKING:
     from pathlib import Path

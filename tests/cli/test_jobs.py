@@ -1,25 +1,32 @@
+"""Lists of jobs, and pages that tell everything about one."""
+
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import subprocess
+import signal
+import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from kernelagent.cli.connection import CommandFailed
 from kernelagent.cli.jobs import Status
-from kernelagent.cli.selection import choose
 from kernelagent.cli.tables import ago, duration, one_line, plain, size
-from kernelagent.client import ServiceClient, ServiceError
 from kernelagent.jobs.job import JobStatus
 from kernelagent.responses import utc_timestamp
-from tests.cli.background import command, job_facts, start_command, wait_for_end
-from tests.cli.service import KERNELAGENT, Service, clean_environment, serving, wait_until
+from tests.cli.jobs import (
+    command,
+    environment_of,
+    job_facts,
+    read_terminal,
+    start_command,
+    wait_for_end,
+    wait_for_process,
+)
+from tests.command_line import launch
+from tests.servers import Service, serving_in_process
+from tests.waiting import wait_until
 
 
 def rows(printed: bytes) -> list[dict[str, str]]:
@@ -29,37 +36,19 @@ def rows(printed: bytes) -> list[dict[str, str]]:
 
 
 def on_terminal(service: Service, *arguments: str, columns: int, until: bytes | None = None) -> str:
-    """What a command draws on a terminal, until it ends or is interrupted."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*KERNELAGENT, *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-        env=clean_environment(**{**service.environment, "COLUMNS": str(columns)}),
-    )
-    os.close(theirs)
+    """What a command draws on a terminal, until it ends or has drawn `until` three times."""
+    environment = {**environment_of(service), "COLUMNS": str(columns)}
     drawn = b""
-    try:
-        while data := _read(ours):
+    with launch(
+        *arguments, terminal=True, cwd=service.directory, environment=environment
+    ) as running:
+        while data := read_terminal(running.stdout):
             drawn += data
             if until is not None and drawn.count(until) >= 3:
-                process.send_signal(2)
+                running.send_signal(signal.SIGINT)
                 until = None
-        assert process.wait(30) in (0, 130)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
+        assert running.wait() in (0, 130)
     return drawn.decode()
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:  # nobody has the other end any more
-        return b""
 
 
 def bare(drawn: str) -> str:
@@ -71,6 +60,7 @@ def test_list_in_a_pipe_is_plain(service: Service, tmp_path: Path) -> None:
     first = start_command(service, "echo a\tb; exit 3", name="one\ttwo")
     wait_for_end(service, first)
     second = start_command(service, "sleep 60", name="second \x1b[31m")
+    wait_for_process(service, second)
 
     done = command(service, "jobs", cwd=tmp_path)
     table = rows(done.stdout)
@@ -118,10 +108,10 @@ def test_json_is_the_server_s(service: Service, tmp_path: Path) -> None:
 
 
 def test_no_jobs_and_one_that_waits(tmp_path: Path) -> None:
-    with serving(tmp_path, KERNELAGENT_JOB_COMMANDS="1") as service:
+    with serving_in_process(tmp_path, job_commands=1, pool_idle=0, fork_server=False) as service:
         none = command(service, "jobs", cwd=tmp_path)
         empty = on_terminal(service, "jobs", columns=100)
-        start_command(service, "sleep 60")
+        wait_for_process(service, start_command(service, "sleep 60"))
         waiting = start_command(service, "echo never")
         table = rows(command(service, "jobs", cwd=tmp_path).stdout)
         page = command(service, "jobs", waiting, cwd=tmp_path).stdout.decode()
@@ -194,8 +184,16 @@ def test_page_tells_everything(service: Service, tmp_path: Path) -> None:
 
 
 def test_page_tells_of_the_webhook(tmp_path: Path) -> None:
-    with serving(tmp_path, KERNELAGENT_WEBHOOK_ALLOW="127.0.0.0/8") as service:
-        body = {"code": "1", "callback_url": "http://127.0.0.1:9/hook"}
+    with (
+        serving_in_process(
+            tmp_path, webhook_allow="127.0.0.0/8", pool_idle=0, fork_server=False
+        ) as service,
+        # Bound and not listening: whoever connects is refused.
+        socket.socket() as nobody,
+    ):
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/hook"
+        body = {"code": "1", "callback_url": url}
         job_id = service.request("POST", "/execute/async", json=body).json()["process_id"]
         wait_for_end(service, job_id)
         wait_until(lambda: job_facts(service, job_id)["webhook"]["attempts"])
@@ -203,90 +201,9 @@ def test_page_tells_of_the_webhook(tmp_path: Path) -> None:
     page = dict(line.split("\t") for line in printed.splitlines())
 
     assert page["webhook"] == "pending"
-    assert page["webhook url"] == "http://127.0.0.1:9/hook"
+    assert page["webhook url"] == url
     assert int(page["webhook attempts"]) >= 1
     assert page["webhook error"]
-
-
-def test_beginning_of_an_id_suffices(service: Service, tmp_path: Path) -> None:
-    job_id = start_command(service, "echo x")
-    wait_for_end(service, job_id)
-    unique = job_id.partition("_")[2]
-
-    for text in (job_id, job_id[:14], unique, unique[:10], f"exec_{unique[:10]}"):
-        done = command(service, "logs", text, cwd=tmp_path)
-        assert (done.stdout, done.stderr) == (b"x\n", b""), text
-
-
-def process(job_id: str, *, status: str = "completed", pid: int = 0) -> dict[str, Any]:
-    execution_id = f"exec_{job_id.partition('_')[2]}"
-    return {
-        "process_id": job_id,
-        "execution_id": execution_id,
-        "name": "a name",
-        "status": status,
-        "pid": pid,
-    }
-
-
-def test_id_that_several_jobs_may_have_is_refused(service: Service, tmp_path: Path) -> None:
-    # More than there are hexadecimal digits.
-    ids = [start_command(service, "sleep 60") for _ in range(17)]
-    digits = [job_id.partition("_")[2][0] for job_id in ids]
-    digit = max(digits, key=digits.count)
-    meant = [job_id for job_id in ids if job_id.startswith(f"cmd_{digit}")]
-
-    done = command(service, "kill", digit, cwd=tmp_path)
-    statuses = {job_facts(service, job_id)["status"] for job_id in ids}
-    ended = command(service, "kill", *ids, cwd=tmp_path)
-
-    assert (done.returncode, done.stdout) == (1, b"")
-    assert f"{digit} may be one of " in done.stderr.decode()
-    assert all(job_id in done.stderr.decode() for job_id in meant)
-    assert statuses == {"running"}
-    assert ended.returncode == 0
-
-
-def test_choice_of_a_job() -> None:
-    jobs = [
-        process("cmd_12ab", status="running", pid=77),
-        process("proc_12cd", pid=77),
-        process("exec_77ef"),
-    ]
-
-    assert choose(jobs, "12a") == choose(jobs, "cmd_12") == "cmd_12ab"
-    assert choose(jobs, "exec_12c") == choose(jobs, "proc_1") == "proc_12cd"
-    assert choose(jobs, "exec_7") == choose(jobs, "77e") == "exec_77ef"
-    # A process of its own, or the beginning of an id.
-    with pytest.raises(
-        CommandFailed, match=r"77 may be one of 2 jobs:\n  cmd_12ab .*\n  exec_77ef"
-    ):
-        choose(jobs, "77")
-    for text in ("", "cmd_", "cmd", "cmd_12c", "9"):
-        with pytest.raises(CommandFailed, match="no job has this id"):
-            choose(jobs, text)
-    with pytest.raises(CommandFailed, match="and 5 more"):
-        choose([process(f"cmd_{number:03}") for number in range(25)], "0")
-
-
-def test_kill_tells_what_each_has_become(service: Service, tmp_path: Path) -> None:
-    running = start_command(service, "echo going; sleep 60")
-    done = start_command(service, "exit 0")
-    wait_for_end(service, done)
-    unknown = "cmd_00000000000000000000"
-
-    killed = command(service, "kill", unknown, running[:16], done, cwd=tmp_path)
-    again = command(service, "kill", running, done, cwd=tmp_path)
-
-    assert killed.returncode == 1
-    # Each as soon as it is known.
-    assert set(killed.stdout.decode().splitlines()) == {
-        f"{running}: the job has ended: killed",
-        f"{done}: the job had ended before: completed",
-    }
-    assert killed.stderr.decode() == f"kernelagent: no job has this id: {unknown}\n"
-    assert job_facts(service, running)["status"] == "killed"
-    assert again.returncode == 0
 
 
 def test_times_and_sizes_as_people_say_them() -> None:
@@ -302,27 +219,3 @@ def test_times_and_sizes_as_people_say_them() -> None:
     assert [size(900), size(2048), size(3 * 2**30)] == ["900 B", "2 KiB", "3.0 GiB"]
     assert one_line(" a\tb\n\x1b[31m\u202ec ") == "a b [31m c"
     assert plain({"jobs": [], "total": 0}) == "There are no such jobs."
-
-
-async def test_client_starts_lists_follows_and_kills(service: Service) -> None:
-    async with ServiceClient(service.url, token=service.token) as client:
-        started = await client.start_background(
-            "print('x', flush=True)\nimport time; time.sleep(60)", name="of a client", timeout=50
-        )
-        job_id = started["process_id"]
-        kinds = []
-        async for message in client.job_log(job_id, follow=True):
-            kinds.append(message["type"])
-            if message.get("data") == "x\n":
-                assert (await client.kill_job(job_id))["status"] == "killed"
-        listed = await client.jobs(status="killed", limit=1)
-        facts = await client.job(job_id)
-        tail = [message async for message in client.job_log(job_id, tail=3, stream="stdout")]
-        with pytest.raises(ServiceError) as caught:
-            await client.job("../x")
-
-    assert (kinds[0], kinds[-1], kinds.count("end")) == ("log", "end", 1)
-    assert [job["id"] for job in listed["jobs"]] == [job_id]
-    assert (facts["name"], facts["timeout"]) == ("of a client", 50)
-    assert tail[-1]["type"] == "end"
-    assert caught.value.status == 404

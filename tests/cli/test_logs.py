@@ -1,111 +1,18 @@
+"""What `kernelagent logs` prints of jobs, byte for byte."""
+
 from __future__ import annotations
 
-import asyncio
 import os
-import random
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
-from kernelagent.cli.follower import LogFollower
-from kernelagent.client import ServiceClient, ServiceError, ServiceUnreachable
-from tests.cli.background import command, job_facts, start, start_command, wait_for_end
-from tests.cli.proxy import Proxy
-from tests.cli.service import KERNELAGENT, Service, clean_environment, serving, wait_until
-
-LOST = b"it is taken up again"
-
-
-async def start_following(
-    service: Service, url: str, *arguments: str
-) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *KERNELAGENT,
-        "logs",
-        *arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=clean_environment(**{**service.environment, "KERNELAGENT_URL": url}),
-    )
-
-
-async def test_cut_connections_lose_nothing_and_repeat_nothing(service: Service) -> None:
-    script = "for ((i = 0; i < 600; i++)); do echo line $i; sleep 0.01; done; exit 5"
-    chance = random.Random(20)  # noqa: S311 - no secret
-    async with Proxy(service.url).listening() as proxy:
-        job_id = await asyncio.to_thread(start_command, service, script)
-        process = await start_following(service, proxy.url, "-f", job_id)
-        assert process.stdout is not None
-        printed = await process.stdout.readuntil(b"line 3\n")
-        for _ in range(10):
-            # Each message has about 150 bytes, so that nearly every cut falls into one.
-            await proxy.cut_after(chance.randrange(400, 2500))
-        rest, told = await process.communicate()
-
-    assert (printed + rest).decode().splitlines() == [f"line {number}" for number in range(600)]
-    assert process.returncode == 5
-    assert told.count(LOST) == told.count(b"\n") == 10
-
-
-async def test_server_that_is_away_is_waited_for_and_told_of_once(service: Service) -> None:
-    script = "echo first; until [ -e go ]; do sleep 0.02; done; echo second"
-    folder = service.directory / "workspace" / "away"
-    folder.mkdir(parents=True, exist_ok=True)
-    async with Proxy(service.url).listening() as proxy:
-        job_id = await asyncio.to_thread(start_command, service, script, workdir=str(folder))
-        process = await start_following(service, proxy.url, "-f", job_id)
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"first\n"
-        proxy.refusing = True
-        proxy.cut()
-        while proxy.refused < 4:
-            await asyncio.sleep(0.01)
-        (folder / "go").touch()
-        await asyncio.to_thread(wait_for_end, service, job_id)
-        proxy.refusing = False
-        rest, told = await process.communicate()
-
-    assert (rest, process.returncode) == (b"second\n", 0)
-    assert told.count(LOST) == told.count(b"\n") == 1
-
-
-async def test_server_that_stays_away_is_given_up(service: Service) -> None:
-    async with Proxy(service.url).listening() as proxy:
-        job_id = await asyncio.to_thread(start_command, service, "echo first; sleep 60")
-        process = await start_following(service, proxy.url, "-f", job_id, "--retry", "0.5")
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"first\n"
-        proxy.refusing = True
-        proxy.cut()
-        _, told = await process.communicate()
-
-    assert process.returncode == 1
-    assert proxy.refused >= 1
-    assert told.splitlines()[-1].startswith(b"kernelagent: ")
-    assert b"Traceback" not in told
-
-
-async def test_job_that_is_forgotten_meanwhile_is_an_error(service: Service) -> None:
-    async with Proxy(service.url).listening() as proxy:
-        job_id = await asyncio.to_thread(start_command, service, "echo first; sleep 60")
-        process = await start_following(service, proxy.url, "-f", job_id)
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"first\n"
-        proxy.refusing = True
-        proxy.cut()
-        await asyncio.to_thread(service.request, "DELETE", f"/jobs/{job_id}")
-        proxy.refusing = False
-        _, told = await process.communicate()
-
-    assert process.returncode == 1
-    assert told.splitlines()[-1].decode() == f"kernelagent: the job is gone: {job_id}"
+from tests.cli.jobs import command, job_facts, start_command, wait_for_end
+from tests.servers import Service, serving_in_process
+from tests.waiting import wait_until
 
 
 def test_bytes_come_as_they_were_printed(service: Service, tmp_path: Path) -> None:
@@ -166,7 +73,9 @@ def test_lines_begin_with_their_time(service: Service, tmp_path: Path) -> None:
 
 
 def test_gap_is_told_with_its_size(tmp_path: Path) -> None:
-    with serving(tmp_path, KERNELAGENT_JOB_LOG_BYTES="65536") as service:
+    with serving_in_process(
+        tmp_path, job_log_bytes=65536, pool_idle=0, fork_server=False
+    ) as service:
         script = "for ((i = 0; i < 20000; i++)); do printf '%050d\\n' $i; done; exit 9"
         job_id = start_command(service, script)
         facts = wait_for_end(service, job_id)
@@ -190,37 +99,6 @@ def test_what_a_running_job_has_printed_ends(service: Service, tmp_path: Path) -
 
     assert done.returncode == 0
     assert set(done.stdout) == set(b"y\n")
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_ends_the_following_and_not_the_job(
-    service: Service, tmp_path: Path, number: signal.Signals, code: int
-) -> None:
-    job_id = start_command(service, "echo going; sleep 60")
-    with start(service, "logs", "-f", job_id, cwd=tmp_path) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == b"going\n"
-        process.send_signal(number)
-        assert process.wait(30) == code
-        told = process.stderr.read().decode()
-
-    assert told == f"kernelagent: the job goes on; end it with: kernelagent kill {job_id}\n"
-    assert job_facts(service, job_id)["status"] == "running"
-    service.request("POST", f"/jobs/{job_id}/kill")
-
-
-@pytest.mark.parametrize("then", ["yes", "sleep 60"])
-def test_closed_pipe_ends_quietly(service: Service, tmp_path: Path, then: str) -> None:
-    job_id = start_command(service, f"echo first; {then}", timeout=60)
-    with start(service, "logs", "-f", job_id, cwd=tmp_path) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == b"first\n"
-        process.stdout.close()
-        assert process.wait(30) == 128 + signal.SIGPIPE
-        assert process.stderr.read() == b""
-    service.request("POST", f"/jobs/{job_id}/kill")
 
 
 def test_why_a_job_ended_is_told_once(service: Service, tmp_path: Path) -> None:
@@ -272,77 +150,6 @@ def test_unknown_job_is_an_error(service: Service, tmp_path: Path, job_id: str) 
         assert (done.returncode, done.stdout) == (1, b"")
         assert b"no job has this id" in done.stderr
         assert b"Traceback" not in done.stderr
-
-
-class Answers(httpx.AsyncBaseTransport):
-    """Gives prepared answers, one for each request."""
-
-    def __init__(self, *answers: httpx.Response | Exception) -> None:
-        self._answers = list(answers)
-        self.offsets: list[str] = []
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.offsets.append(request.url.params["offset"])
-        answer = self._answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-def log_line(offset: int, data: str) -> str:
-    return (
-        f'{{"type":"log","stream":"stdout","offset":{offset},'
-        f'"next_offset":{offset + len(data)},"data":"{data}"}}\n'
-    )
-
-
-END = '{"type":"end","status":"completed","next_offset":4,"exit_code":0,"message":""}\n'
-
-
-async def follow(answers: Answers, *, retry: float = 5) -> tuple[list[dict[str, Any]], int]:
-    """The messages, and how many losses there were."""
-    losses: list[Exception] = []
-    async with ServiceClient("http://service.invalid", transport=answers) as client:
-        follower = LogFollower(
-            client, "x", offset=0, stream=None, follow=True, retry=retry, on_loss=losses.append
-        )
-        return [message async for message in follower.messages()], len(losses)
-
-
-async def test_every_way_to_lose_a_connection_is_taken_up_again() -> None:
-    answers = Answers(
-        # Ended as though it were whole, within a line.
-        httpx.Response(200, text=log_line(0, "ab") + '{"type":"lo'),
-        httpx.Response(502, text="<html>"),
-        httpx.ReadTimeout("silent"),
-        # Ended as though it were whole, before the end of the job.
-        httpx.Response(200, text=log_line(2, "cd")),
-        httpx.Response(200, text=END),
-    )
-
-    messages, losses = await follow(answers)
-
-    assert [message.get("data") for message in messages] == ["ab", "cd", None]
-    assert answers.offsets == ["0", "2", "2", "2", "4"]
-    assert losses == 2
-
-
-@pytest.mark.parametrize("status", [401, 404, 500])
-async def test_refusal_is_not_asked_again(status: int) -> None:
-    answers = Answers(httpx.Response(200, text=log_line(0, "ab")), httpx.Response(status))
-
-    with pytest.raises(ServiceError):
-        await follow(answers)
-
-
-async def test_time_without_an_answer_is_limited() -> None:
-    answers = Answers(*(httpx.ConnectError("refused") for _ in range(3)))
-
-    with pytest.raises(ServiceUnreachable):
-        await follow(answers, retry=0.7)
-
-    # At once, after 0.2 s and after 0.4 s more.
-    assert len(answers.offsets) == 3
 
 
 def test_heavy_modules_wait_until_they_are_needed() -> None:

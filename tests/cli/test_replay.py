@@ -1,3 +1,5 @@
+"""Notebooks that are replayed: by the function, and from the command line."""
+
 from __future__ import annotations
 
 import base64
@@ -16,7 +18,8 @@ from kernelagent.notebooks.replay import (
     read_notebook,
     replay_notebook,
 )
-from tests.cli.service import Service, kernelagent
+from tests.command_line import kernelagent
+from tests.servers import Service
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "notebooks" / "quickstart.ipynb"
 PNG = base64.b64encode(b"\x89PNG...").decode()

@@ -1,28 +1,20 @@
+"""Code that is run from the command line."""
+
 from __future__ import annotations
 
-import asyncio
-import base64
 import os
-import pty
 import signal
 import socket
 import subprocess
-import termios
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kernelagent.cli.connection import own_token
-from kernelagent.cli.printer import Printer
-from kernelagent.cli.terminal import Inline, LineReader, inline_image, inline_protocol
 from kernelagent.client import ServiceClient
-from tests.cli.service import KERNELAGENT, Service, clean_environment, kernelagent, wait_until
-
-PIXEL = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGD4DwABBAEAX+XDSwAAAABJRU5E"
-    "rkJggg=="
-)
+from tests.command_line import kernelagent, start
+from tests.servers import Service
+from tests.waiting import wait_until
 
 
 def run_code(
@@ -42,18 +34,6 @@ def run_code(
         cwd=directory,
         stdin=stdin,
         **{**service.environment, **environment},
-    )
-
-
-def start(service: Service, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*KERNELAGENT, "run", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env=clean_environment(**service.environment),
     )
 
 
@@ -88,12 +68,11 @@ def test_output_appears_while_the_code_runs(service: Service, tmp_path: Path) ->
         "import os, time\nprint('first', flush=True)\n"
         f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)\nprint('second')"
     )
-    with start(service, str(file), cwd=tmp_path) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "first\n"
+    with start("run", str(file), cwd=tmp_path, **service.environment) as process:
+        assert process.stdout.readline() == b"first\n"
         gate.touch()
-        assert process.stdout.read() == "second\n"
-    assert process.returncode == 0
+        assert process.stdout.read() == b"second\n"
+        assert process.wait() == 0
 
 
 def test_code_from_stdin(service: Service, tmp_path: Path) -> None:
@@ -152,21 +131,19 @@ def test_run_that_ends_while_it_asks_is_not_waited_for(service: Service, tmp_pat
     file.write_text("input('name? ')")
     ours, theirs = os.pipe()
     try:
-        done = subprocess.run(
-            [*KERNELAGENT, "run", str(file), "--timeout", "1"],
+        with start(
+            *("run", str(file), "--timeout", "1"),
             stdin=ours,
-            capture_output=True,
-            text=True,
-            env=clean_environment(**service.environment),
-            timeout=60,
-            check=False,
-        )
+            cwd=tmp_path,
+            **service.environment,
+        ) as process:
+            _, err = process.finish()
+            assert process.wait() == 124
     finally:
         os.close(ours)
         os.close(theirs)
 
-    assert done.returncode == 124
-    assert "time limit of 1 s" in done.stderr
+    assert "time limit of 1 s" in err.decode()
 
 
 def test_options_reach_the_run(service: Service, tmp_path: Path) -> None:
@@ -208,11 +185,12 @@ def test_signal_interrupts_the_code(
         f"except KeyboardInterrupt:\n    open({str(trace)!r}, 'w').close()\n    raise"
     )
     session = new_session(service)
-    with start(service, str(file), "--session", session, cwd=tmp_path) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "going\n"
+    with start(
+        "run", str(file), "--session", session, cwd=tmp_path, **service.environment
+    ) as process:
+        assert process.stdout.readline() == b"going\n"
         process.send_signal(number)
-        assert process.wait(30) == code
+        assert process.wait() == code
     wait_until(trace.exists)
     assert run_code(service, tmp_path, "1 + 1", "--session", session).stdout == "2\n"
 
@@ -276,100 +254,6 @@ def test_no_key_is_made_only_to_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     assert own_token("http://127.0.0.1:7777") is None
     assert not (tmp_path / "state").exists()
-
-
-@pytest.mark.parametrize(
-    ("environment", "protocol"),
-    [
-        ({"TERM": "xterm-kitty"}, Inline.KITTY),
-        ({"TERM": "xterm-256color", "KITTY_WINDOW_ID": "1"}, Inline.KITTY),
-        ({"TERM": "xterm-ghostty"}, Inline.KITTY),
-        ({"TERM_PROGRAM": "iTerm.app"}, Inline.ITERM),
-        ({"TERM_PROGRAM": "WezTerm"}, Inline.ITERM),
-        ({"TERM": "tmux-256color", "KITTY_WINDOW_ID": "1"}, None),
-        ({"TERM": "xterm"}, None),
-    ],
-)
-def test_terminals_that_show_images(environment: dict[str, str], protocol: Inline | None) -> None:
-    assert inline_protocol(environment) == protocol
-
-
-def test_kitty_images_are_sent_in_chunks() -> None:
-    content = bytes(range(256)) * 40
-    drawing = inline_image(Inline.KITTY, "image/png", content)
-
-    assert drawing is not None
-    parts = drawing.removesuffix("\n").split("\x1b\\")[:-1]
-    heads, chunks = zip(*(part.removeprefix("\x1b_G").split(";") for part in parts), strict=True)
-    assert heads == ("a=T,f=100,m=1", "m=1", "m=1", "m=0")
-    assert all(len(chunk) <= 4096 for chunk in chunks)
-    assert base64.b64decode("".join(chunks)) == content
-    assert inline_image(Inline.KITTY, "image/svg+xml", b"<svg/>") is None
-    assert inline_image(Inline.ITERM, "image/jpeg", b"x") == (
-        "\x1b]1337;File=inline=1;size=1:eA==\x07\n"
-    )
-
-
-def rich(mime: str, data: Any, *, primary: bool = False, output: int = 1) -> dict[str, Any]:
-    return {"type": "rich", "mime": mime, "data": data, "primary": primary, "output": output}
-
-
-def test_printer_shows_images_inline_and_joins_parts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    printer = Printer("plot", directory=tmp_path, protocol=Inline.ITERM, save_inlined=False)
-    half = len(PIXEL) // 2
-
-    printer.show(
-        {**rich("image/png", PIXEL[:half], primary=True), "part": 1, "parts": 2, "encoding": "text"}
-    )
-    printer.show(
-        {**rich("image/png", PIXEL[half:], primary=True), "part": 2, "parts": 2, "encoding": "text"}
-    )
-    printer.show(rich("text/plain", "<Figure size 640x480>"))
-    printer.finish()
-
-    printed = capsys.readouterr().out
-    assert PIXEL in printed
-    assert "Figure" not in printed
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_printer_falls_back_to_what_there_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    printer = Printer("plot", directory=tmp_path, protocol=None, save_inlined=False)
-
-    printer.show(rich("text/html", "<p>only</p>", primary=True))
-    printer.show(rich("application/json", {"a": 1}, primary=True, output=2))
-    printer.show(rich("application/vnd.thing+json", {}, primary=True, output=3))
-    printer.show(rich("text/plain", "thing()", output=3))
-    printer.show(rich("application/vnd.other", {}, primary=True, output=4))
-    printer.show({"type": "error", "message": "the queue is full", "code": "QUEUE_FULL"})
-
-    captured = capsys.readouterr()
-    assert captured.out == '<p>only</p>\n{\n  "a": 1\n}\nthing()\n[application/vnd.other]\n'
-    assert captured.err == "kernelagent: the queue is full\n"
-
-
-async def test_hidden_lines_are_not_echoed() -> None:
-    terminal, program = pty.openpty()
-    try:
-        reader = LineReader(program)
-        answer = asyncio.create_task(reader.line(hidden=True))
-        async with asyncio.timeout(10):
-            while termios.tcgetattr(program)[3] & termios.ECHO:
-                await asyncio.sleep(0.001)
-            os.write(terminal, b"secret\n")
-            assert await answer == "secret"
-            assert termios.tcgetattr(program)[3] & termios.ECHO
-            os.write(terminal, b"\x04")
-            assert await reader.line() is None
-            os.write(terminal, b"again\n")
-            assert await reader.line() == "again"
-    finally:
-        os.close(terminal)
-        os.close(program)
 
 
 async def test_client_runs_and_streams(service: Service) -> None:

@@ -1,3 +1,5 @@
+"""Tokens that the command line prints."""
+
 from __future__ import annotations
 
 import time
@@ -5,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kernelagent.auth import SECRET_FILE, Authenticator
 from kernelagent.settings import load_settings
-from tests.cli.service import kernelagent
+from tests.command_line import fresh_kernelagent, kernelagent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +54,7 @@ def test_unknown_scope_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
 
 def test_version_and_help(tmp_path: Path) -> None:
-    assert kernelagent("--version", cwd=tmp_path).stdout.startswith("kernelagent 0.")
+    assert fresh_kernelagent("--version", cwd=tmp_path).stdout.startswith("kernelagent 0.")
     helped = kernelagent(cwd=tmp_path)
     for command in ("serve", "token", "run", "replay", "doctor", "kernelspec"):
         assert command in helped.stdout + helped.stderr
