@@ -93,8 +93,11 @@ class KernelMemory:
             return None
 
     def killed_by_system(self) -> bool:
-        """Whether the system has killed something for want of memory since the kernel's start."""
-        return oom_kills() > self._kills_of_system
+        """Whether the system may have killed the kernel: it has killed something since the start.
+
+        A group counts its own, whatever the cause: there, kills elsewhere say nothing.
+        """
+        return self.group is None and oom_kills() > self._kills_of_system
 
     async def close(self) -> None:
         """Remove the group, when its processes have ended."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import psutil
 import pytest
 
 from kernelagent.jupyter import memory
-from kernelagent.jupyter.cgroup import MemoryUse
+from kernelagent.jupyter.cgroup import MemoryGroup, MemoryUse
 from kernelagent.jupyter.memory import KernelMemory, default_limit, oom_kills
 from tests.waiting import PATIENCE
 
@@ -98,6 +99,16 @@ def test_the_kills_of_the_system_are_counted(monkeypatch: pytest.MonkeyPatch) ->
     assert oom_kills() >= 0
     monkeypatch.setattr(Path, "read_text", lambda _: "nr_free_pages 7\noom_kill 3\n")
     assert oom_kills() == 3
+
+
+def test_kills_of_others_are_not_taken_for_those_of_a_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    group = create_autospec(MemoryGroup, instance=True)
+    grouped, alone = KernelMemory(100, group), KernelMemory(100)
+    kills = oom_kills() + 1
+    monkeypatch.setattr(memory, "oom_kills", lambda: kills)
+    assert (grouped.killed_by_system(), alone.killed_by_system()) == (False, True)
 
 
 def test_a_system_that_does_not_count_its_kills_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
