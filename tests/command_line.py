@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import BinaryIO
@@ -33,7 +34,7 @@ class Command:
         self.stdout, self.stderr = stdout, stderr
         self.returncode: int | None = None
         self._reply = reply
-        self._process_id = self._read_number(PATIENCE)
+        _, (self._process,), _, _ = socket.recv_fds(reply, 1, 1)
 
     def wait(self, seconds: float = PATIENCE) -> int:
         """The exit code, once it has ended; negative if a signal ended it."""
@@ -54,11 +55,8 @@ class Command:
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
-        if self.returncode is None:
-            self.returncode = self._read_number(0)
-        if self.returncode is None:
-            assert self._process_id is not None
-            os.kill(self._process_id, number)
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, number)
 
     def _read_number(self, seconds: float) -> int | None:
         poll = select.poll()
@@ -73,6 +71,7 @@ class Command:
             self.send_signal(signal.SIGKILL)
             self.wait()
         finally:
+            os.close(self._process)
             for file in (self.stdout, self.stderr, self._reply):
                 file.close()
 

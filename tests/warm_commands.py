@@ -1,8 +1,8 @@
 """The process in which commands start warm: it has imported what they need, and forks for each.
 
 `python -m tests.warm_commands DESCRIPTOR`. Each request on that socket is JSON, with four
-descriptors: stdin, stdout and stderr of the command, and a socket for its process id and then its
-exit code. The process ends with the socket.
+descriptors: stdin, stdout and stderr of the command, and a socket, which first gets a descriptor
+of the process, and then its exit code. The process ends with the socket.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ def _next_command(requests: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def _report(command: int, reply: socket.socket, descriptors: list[int]) -> NoReturn:
-    """Tell the process id of a command, and how it ends."""
+    """Send a descriptor of the process of a command, and how it ends."""
     try:
         for descriptor in descriptors:
             os.close(descriptor)
-        reply.send(str(command).encode())
+        socket.send_fds(reply, [b"1"], [os.pidfd_open(command)])
         _, status = os.waitpid(command, 0)
         reply.send(str(os.waitstatus_to_exitcode(status)).encode())
     finally:
