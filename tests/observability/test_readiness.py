@@ -21,7 +21,7 @@ from tests.waiting import until
 
 
 def settings_with(settings: Settings, **changes: Any) -> Settings:
-    return load_settings(**{**settings.model_dump(exclude_defaults=True), **changes})
+    return load_settings(**{**settings.model_dump(exclude_defaults=True), "preload": (), **changes})
 
 
 @asynccontextmanager
@@ -41,7 +41,7 @@ async def probe(client: httpx.AsyncClient) -> int:
 
 
 async def test_not_ready_until_the_pool_is_warm(settings: Settings) -> None:
-    async with running(settings) as (client, engine):
+    async with running(settings_with(settings)) as (client, engine):
         # The pool has only just been asked for: nothing was awaited that could have filled it.
         assert engine.pool_facts["python"]["idle"] == 0
         refused = await client.get("/health", params={"ready": 1})

@@ -129,6 +129,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> It
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
         OTEL_BSP_SCHEDULE_DELAY="50",
         OTEL_RESOURCE_ATTRIBUTES="deployment.environment=test",
+        KERNELAGENT_PRELOAD="",
     ) as running:
         yield running
 
@@ -302,12 +303,15 @@ async def until_any(collector: Collector) -> None:
     await until(there)
 
 
+# How long the shutdown takes is what it is about.
+@pytest.mark.alone
 async def test_a_collector_that_is_not_there_hinders_nothing(tmp_path: Path) -> None:
     running = await asyncio.to_thread(
         start_server,
         tmp_path,
         OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
         KERNELAGENT_LOG_LEVEL="error",
+        KERNELAGENT_PRELOAD="",
     )
     try:
         assert (await execute(running, "1"))["success"]
@@ -339,6 +343,7 @@ async def test_without_the_extra_a_traceparent_is_accepted(tmp_path: Path) -> No
         tmp_path,
         PYTHONPATH=path,
         OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
+        KERNELAGENT_PRELOAD="",
     )
     try:
         assert (await execute(running, "1"))["success"]
