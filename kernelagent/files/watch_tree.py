@@ -256,8 +256,9 @@ class Tree:
     ) -> None:
         before, node.stamp, node.mtime = node.stamp, stamp_of(facts), facts.st_mtime_ns
         if self._is_new and hint & Hint.ADDED:
-            # Made while the tree was looked at for the first time.
-            found.create(path, is_directory=node.is_directory)
+            # Made while the tree was looked at for the first time, with all that was in it then.
+            for below, child in paced(node.walk(path)):
+                found.create(below, is_directory=child.is_directory)
         elif before != node.stamp or (hint & Hint.MODIFIED and not node.is_directory):
             found.modify(path, is_directory=node.is_directory)
         if node.is_directory and hint & Hint.ADDED:

@@ -104,6 +104,11 @@ class Watch:
         """Why it has ended, once it has."""
         return self._feed.ending
 
+    @property
+    def is_on(self) -> bool:
+        """Whether it has begun."""
+        return self._started.done() and self._started.exception() is None
+
     def stop(self, ending: Ending) -> None:
         """Have it end soon."""
         self._feed.end(ending)
@@ -213,10 +218,10 @@ class Watch:
             hints = tree.notifier.collect(self._stop, patience)
             if hints is None:
                 raise Stopped
-            tree.check()
-            if hints.names or tree.has_put_off:
-                self._feed.put(tree.update(hints))
-                is_unsure = True
+            is_unsure = is_unsure or bool(hints.names) or tree.has_put_off
+            # Also without hints: from then on none is older than what is remembered.
+            if changes := tree.update(hints):
+                self._feed.put(changes)
             flooded = len(hints.names) > _FLOOD
             if (hints.lost or flooded) and not tree.is_complete:
                 self._feed.lose()
@@ -252,7 +257,7 @@ class WatchService:
     @property
     def watches(self) -> list[Watched]:
         """Those that are on."""
-        return [watch.facts for watch in self._watches.values()]
+        return [watch.facts for watch in self._watches.values() if watch.is_on]
 
     def belong_to(self, owner: tuple[int, int] | None) -> None:
         """Look with the rights of this user (uid, gid) only."""

@@ -1,9 +1,12 @@
-"""A server with small limits and two allowed directories, beside one that is not."""
+"""One server without kernels for all; one with small limits and two allowed directories."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import shutil
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,7 @@ import httpx
 import pytest
 
 from tests.runs import client_of
-from tests.servers import Server, serving
+from tests.servers import WITHOUT_KERNELS, Server, serving
 
 UPLOAD_LIMIT = 4 * 2**20
 WRITE_LIMIT = 2 * 2**20
@@ -79,7 +82,7 @@ def files_server(
         (root / name).mkdir()
     (root / "outside" / "secret").write_text("SECRET")
     settings = {
-        "KERNELAGENT_POOL_IDLE": "0",
+        **WITHOUT_KERNELS,
         "KERNELAGENT_FILE_ROOTS": f"{root / 'other'},{root / 'mounts'}",
         **(environment or {}),
     }
@@ -94,7 +97,20 @@ def files_of(server: Server, client: httpx.AsyncClient) -> Files:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for all tests that leave it as it was; no keepalive wakes anything in it."""
+    settings = {
+        **WITHOUT_KERNELS,
+        # Where the directories of tests are, and where a test says that there is nothing.
+        "KERNELAGENT_FILE_ROOTS": f"{tempfile.gettempdir()},/tmp",
+        "KERNELAGENT_KEEPALIVE": "3600",
+    }
+    with serving(tmp_path_factory.mktemp("quiet"), **settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     limits = {
         "KERNELAGENT_MAX_UPLOAD_BYTES": str(UPLOAD_LIMIT),
@@ -117,12 +133,6 @@ async def files(small_server: Server) -> AsyncIterator[Files]:
         assert [path.name for path in files.outside.iterdir()] == ["secret"]
         for path in (*files.workspace.iterdir(), *files.other.iterdir()):
             if path.is_dir() and not path.is_symlink():
-                _remove(path)
+                await asyncio.to_thread(shutil.rmtree, path)
             else:
                 path.unlink()
-
-
-def _remove(path: Path) -> None:
-    import shutil
-
-    shutil.rmtree(path)

@@ -16,20 +16,21 @@ from tests.files.replays import Client, Facts, play, there
 from tests.files.watchers import EventWatcher, events, reading, watched, watches
 from tests.jobs.jobs import refused
 from tests.runs import NDJSON, client_of
-from tests.servers import Server, serving
+from tests.servers import Server, Service, serving_in_process
 from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
-def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A server with little patience and room."""
-    root = tmp_path_factory.mktemp("strict")
-    with serving(
-        root,
-        KERNELAGENT_KEEPALIVE="0.2",
-        KERNELAGENT_MAX_WATCHES="2",
-        KERNELAGENT_WATCH_CHANGES="100",
-        KERNELAGENT_WATCH_NAMES="50",
+    with serving_in_process(
+        tmp_path_factory.mktemp("strict"),
+        keepalive=0.2,
+        max_watches=2,
+        watch_changes=100,
+        watch_names=50,
+        pool_idle=0,
+        fork_server=False,
     ) as running:
         yield running
 
@@ -57,14 +58,14 @@ async def test_the_first_event(server: Server, tmp_path: Path) -> None:
         assert (started["path"], started["is_directory"]) == (str(path), is_directory)
 
 
-async def test_keepalives(strict_server: Server, tmp_path: Path) -> None:
+async def test_keepalives(strict_server: Service, tmp_path: Path) -> None:
     async with events(strict_server, tmp_path) as watcher:
-        await watcher.until(lambda: watcher.lines.count(": keepalive") >= 2)
+        await until(lambda: watcher.lines.count(": keepalive") >= 2)
         (tmp_path / "a").touch()
-        await watcher.until(lambda: ("created", "a") in watcher.changes)
+        await until(lambda: ("created", "a") in watcher.changes)
 
 
-async def test_lines_of_json(strict_server: Server, tmp_path: Path) -> None:
+async def test_lines_of_json(strict_server: Service, tmp_path: Path) -> None:
     params = {"path": str(tmp_path)}
     async with (
         client_of(strict_server, Accept=NDJSON) as client,
@@ -95,17 +96,17 @@ async def test_what_is_watched_has_a_name_that_is_no_utf8(
         assert response.status_code == 200, await response.aread()
         watcher = EventWatcher(Path(shown), response)
         async with reading(watcher):
-            await watcher.until(lambda: watcher.seen)
+            await until(lambda: watcher.seen)
             assert watcher.seen[0]["path"] == shown
             assert await watches(server) == [shown]
             (real / "a").touch()
             (real / "sub" / "b").touch()
-            await watcher.until(lambda: len(watcher.changes) == 2)
+            await until(lambda: len(watcher.changes) == 2)
             assert set(watcher.changes) == {("created", "a"), ("created", "sub/b")}
             (real / "sub" / os.fsdecode(b"\xfe")).touch()
-            await watcher.until(lambda: ("created", "sub/\ueffe") in watcher.changes)
+            await until(lambda: ("created", "sub/\ueffe") in watcher.changes)
             real.rename(tmp_path / "gone")
-            await watcher.until(lambda: "end" in watcher.kinds)
+            await until(lambda: "end" in watcher.kinds)
     assert watcher.seen[-2]["path"] == shown
 
 
@@ -124,14 +125,14 @@ async def test_the_end(server: Server, tmp_path: Path) -> None:
     root.mkdir()
     async with events(server, root) as watcher:
         shutil.rmtree(root)
-        await watcher.until(lambda: "end" in watcher.kinds)
+        await until(lambda: "end" in watcher.kinds)
     assert watcher.seen[-2]["event"] == "deleted"
     assert watcher.seen[-2]["path"] == str(root)
     assert watcher.seen[-1]["reason"] == "gone"
     assert str(root) not in await watches(server)
 
 
-async def test_too_much_at_once_is_told(strict_server: Server, tmp_path: Path) -> None:
+async def test_too_much_at_once_is_told(strict_server: Service, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     ready = tmp_path / "ready"
@@ -141,11 +142,11 @@ async def test_too_much_at_once_is_told(strict_server: Server, tmp_path: Path) -
     async with events(strict_server, root) as watcher:
         # All of it is found in one look.
         ready.rename(root / "d")
-        await watcher.until(lambda: "overflow" in watcher.kinds)
+        await until(lambda: "overflow" in watcher.kinds)
         overflow = next(item for item in watcher.seen if item["type"] == "overflow")
         assert overflow["path"] == str(root)
         assert overflow["message"]
-        await watcher.until(
+        await until(
             lambda: sum(item.get("lost", 0) for item in watcher.seen) + len(watcher.changes) == 1001
         )
         watcher.seen.clear()
@@ -153,7 +154,7 @@ async def test_too_much_at_once_is_told(strict_server: Server, tmp_path: Path) -
         assert await watcher.settle() == [("created", "after")]
 
 
-async def test_too_much_at_once_on_a_socket(strict_server: Server, tmp_path: Path) -> None:
+async def test_too_much_at_once_on_a_socket(strict_server: Service, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     ready = tmp_path / "ready"
@@ -162,12 +163,12 @@ async def test_too_much_at_once_on_a_socket(strict_server: Server, tmp_path: Pat
         (ready / str(number)).touch()
     async with watched(strict_server, root) as watcher:
         ready.rename(root / "d")
-        await watcher.until(lambda: ("modified", ".") in watcher.changes)
+        await until(lambda: ("modified", ".") in watcher.changes)
         assert {message["type"] for message in watcher.seen} == {"change"}
         assert len(watcher.changes) < 1001
 
 
-async def test_more_names_than_are_remembered(strict_server: Server, tmp_path: Path) -> None:
+async def test_more_names_than_are_remembered(strict_server: Service, tmp_path: Path) -> None:
     for number in range(80):
         (tmp_path / f"a{number}").touch()
     async with events(strict_server, tmp_path) as watcher:
@@ -177,19 +178,19 @@ async def test_more_names_than_are_remembered(strict_server: Server, tmp_path: P
         assert sorted(await watcher.settle()) == [("created", "newer"), ("deleted", "new")]
         # Here what was missed cannot be found.
         (tmp_path / os.fsdecode(b"\xff")).touch()
-        await watcher.until(lambda: "overflow" in watcher.kinds)
+        await until(lambda: "overflow" in watcher.kinds)
 
 
 async def test_who_connects_again_is_told_that_changes_may_be_missing(
     server: Server, tmp_path: Path
 ) -> None:
     async with events(server, tmp_path, **{"Last-Event-ID": "7"}) as watcher:
-        await watcher.until(lambda: len(watcher.seen) == 2)
+        await until(lambda: len(watcher.seen) == 2)
     assert watcher.kinds == ["started", "overflow"]
     assert watcher.seen[1]["lost"] == 0
 
 
-async def test_no_more_than_the_settings_allow(strict_server: Server, tmp_path: Path) -> None:
+async def test_no_more_than_the_settings_allow(strict_server: Service, tmp_path: Path) -> None:
     headers = {"Accept": "text/event-stream"}
     async with client_of(strict_server) as client:
         async with events(strict_server, tmp_path), watched(strict_server, tmp_path):
@@ -243,7 +244,7 @@ async def test_a_replay_ends_where_the_tree_does(server: Server, tmp_path: Path,
                 client.take_all(_changes(watcher))
                 return client.knows(facts)
 
-            await watcher.until(is_known)
+            await until(is_known)
 
 
 def _changes(watcher: EventWatcher) -> list[Change]:

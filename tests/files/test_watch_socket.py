@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from tests.files.watchers import (
     watches,
 )
 from tests.servers import Server
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 async def closed(server: Server, *sent: str | bytes) -> tuple[int, str]:
@@ -31,7 +30,7 @@ async def closed(server: Server, *sent: str | bytes) -> tuple[int, str]:
     async with socket_to(server, None) as socket:
         for message in sent:
             await socket.send(message)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(ConnectionClosed) as caught:
                 await socket.recv()
     assert caught.value.rcvd is not None
@@ -44,10 +43,8 @@ def asked(path: object) -> str:
 
 async def test_the_fields_of_a_change(server: Server, tmp_path: Path) -> None:
     async with watched(server, tmp_path) as watcher:
-        began = time.monotonic()
         (tmp_path / "a.txt").write_text("1")
-        await watcher.until(lambda: watcher.seen)
-        assert time.monotonic() - began < 2
+        await until(lambda: watcher.seen)
     (change,) = watcher.seen
     assert set(change) == {"type", "path", "event", "is_directory", "timestamp"}
     assert (change["type"], change["event"]) == ("change", "created")
@@ -194,9 +191,9 @@ async def test_a_link_to_what_is_watched(server: Server, tmp_path: Path) -> None
 async def test_a_name_that_is_no_utf8(server: Server, tmp_path: Path) -> None:
     async with watched(server, tmp_path) as watcher:
         (tmp_path / os.fsdecode(b"caf\xe9")).touch()
-        await watcher.until(lambda: ("created", "caf\uefe9") in watcher.changes)
+        await until(lambda: ("created", "caf\uefe9") in watcher.changes)
         (tmp_path / "naïve").touch()
-        await watcher.until(lambda: ("created", "naïve") in watcher.changes)
+        await until(lambda: ("created", "naïve") in watcher.changes)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +214,7 @@ async def test_what_is_watched_has_a_name_that_is_no_utf8(
             (real / "sub" / "a").touch()
             file.write_text("1")
             expected = str(tmp_path / path / inside)
-            await watcher.until(lambda: expected in {change["path"] for change in watcher.seen})
+            await until(lambda: expected in {change["path"] for change in watcher.seen})
 
 
 async def test_a_single_file(server: Server, tmp_path: Path) -> None:
@@ -227,22 +224,22 @@ async def test_a_single_file(server: Server, tmp_path: Path) -> None:
         watcher.root = tmp_path
         (tmp_path / "other").touch()
         file.write_text("2")
-        await watcher.until(lambda: watcher.seen)
+        await until(lambda: watcher.seen)
         assert watcher.take() == [("modified", "a.txt")]
         # As one kind of editor saves, then another.
         (tmp_path / "a.tmp").write_text("3")
         (tmp_path / "a.tmp").rename(file)
-        await watcher.until(lambda: watcher.seen)
+        await until(lambda: watcher.seen)
         assert watcher.take() == [("modified", "a.txt")]
         file.rename(tmp_path / "a.txt~")
         file.write_text("4")
-        await watcher.until(lambda: watcher.seen)
+        await until(lambda: watcher.seen)
         assert watcher.take() == [("modified", "a.txt")]
         file.unlink()
-        await watcher.until(lambda: watcher.seen)
+        await until(lambda: watcher.seen)
         assert watcher.take() == [("deleted", "a.txt")]
         file.write_text("5")
-        await watcher.until(lambda: watcher.seen)
+        await until(lambda: watcher.seen)
         assert watcher.take() == [("created", "a.txt")]
 
 
@@ -260,7 +257,7 @@ async def test_what_is_watched_goes(server: Server, tmp_path: Path, how: str) ->
         if how == "replaced":
             root.mkdir()
         seen = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(ConnectionClosed) as caught:
                 while True:
                     seen.append(json.loads(await socket.recv()))
@@ -327,7 +324,7 @@ async def test_the_default_is_the_workspace_and_there_is_one_watch(server: Serve
             await socket.send('{"type":"hello"}')
             await socket.send(asked("."))
             with pytest.raises(ConnectionClosed) as caught:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(PATIENCE):
                     while True:
                         await socket.recv()
         assert caught.value.rcvd is not None

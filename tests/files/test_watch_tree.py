@@ -7,13 +7,14 @@ import os
 import random
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kernelagent.files.watch_changes import Change
 from kernelagent.files.watch_nodes import Budget
+from kernelagent.files.watch_notifier import Notifier
 from kernelagent.files.watch_tree import RootGone, Tree
 from tests.files.replays import Client, there, told
 
@@ -170,6 +171,31 @@ def test_directories_that_come_and_go_leave_nothing(tmp_path: Path) -> None:
         assert told(update(tree)) == [("created", "last/a")]
         links = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.exists()]
         assert sum("inotify" in link for link in links) <= 5
+
+
+def test_what_comes_while_the_tree_is_looked_at_for_the_first_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, ready = tmp_path / "root", tmp_path / "ready"
+    root.mkdir()
+    (ready / "sub").mkdir(parents=True)
+    (ready / "sub" / "file").touch()
+    add = Notifier.add
+
+    def add_late(notifier: Notifier, directories: Iterable[str]) -> None:
+        add(notifier, directories)
+        if ready.exists():
+            ready.rename(root / "d")
+            (root / "d" / "new").touch()
+
+    monkeypatch.setattr(Notifier, "add", add_late)
+    with picture(root) as tree:
+        assert sorted(told(update(tree))) == [
+            ("created", "d"),
+            ("created", "d/new"),
+            ("created", "d/sub"),
+            ("created", "d/sub/file"),
+        ]
 
 
 def test_a_root_that_is_gone(tmp_path: Path) -> None:

@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
+from kernelagent.files import names
 from tests.runs import client_of
-from tests.servers import Server
+from tests.servers import Server, Service
 from tests.waiting import until
 
 Message = dict[str, Any]
@@ -26,11 +27,17 @@ def told(changes: list[Message], root: Path) -> list[tuple[str, str]]:
     """Event and path below `root` of each change; a rename has both paths."""
     found = []
     for change in changes:
-        path = os.path.relpath(change["path"], root)
+        path = _below(change["path"], root)
         if "old_path" in change:
-            path = f"{os.path.relpath(change['old_path'], root)} -> {path}"
+            path = f"{_below(change['old_path'], root)} -> {path}"
         found.append((change["event"], path))
     return found
+
+
+def _below(path: str, root: Path) -> str:
+    # There are tens of thousands of them, and relpath takes its time.
+    inner = path.removeprefix(f"{root}/")
+    return os.path.relpath(path, root) if inner == path else inner
 
 
 class Watcher:
@@ -49,20 +56,18 @@ class Watcher:
         taken, self.seen[:] = self.changes, []
         return taken
 
-    async def until(self, condition: Callable[[], Any], seconds: float = 30) -> None:
-        """Wait until a condition on what has come holds."""
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.01)
-
     async def settle(self) -> list[tuple[str, str]]:
         """All that came of what was done until now: a probe comes after it."""
         probe = self.root / f"{_PROBE}{len(self.seen)}-{os.urandom(4).hex()}"
         probe.touch()
-        await self.until(lambda: ("created", probe.name) in self.changes)
+        await until(lambda: self._has("created", probe))
         probe.unlink()
-        await self.until(lambda: ("deleted", probe.name) in self.changes)
+        await until(lambda: self._has("deleted", probe))
         return [change for change in self.take() if _PROBE not in change[1]]
+
+    def _has(self, event: str, path: Path) -> bool:
+        wanted = (event, str(path))
+        return any((item.get("event"), item.get("path")) == wanted for item in self.seen)
 
 
 class SocketWatcher(Watcher):
@@ -89,7 +94,7 @@ async def reading(watcher: Any) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def socket_to(server: Server, path: str | None, **options: Any) -> AsyncIterator[Any]:
+async def socket_to(server: Service, path: str | None, **options: Any) -> AsyncIterator[Any]:
     """A WebSocket on which `path` was asked for."""
     url = f"{server.websocket_url}/files/watch"
     options.setdefault("additional_headers", server.headers)
@@ -100,16 +105,20 @@ async def socket_to(server: Server, path: str | None, **options: Any) -> AsyncIt
 
 
 @contextlib.asynccontextmanager
-async def watched(server: Server, root: Path, **options: Any) -> AsyncIterator[SocketWatcher]:
+async def watched(server: Service, root: Path, **options: Any) -> AsyncIterator[SocketWatcher]:
     """A watch on a WebSocket that is on."""
     async with socket_to(server, str(root), **options) as socket:
         watcher = SocketWatcher(root, socket)
         async with reading(watcher):
-            await until_on(server, root)
-            yield watcher
+            try:
+                await until_on(server, root)
+                yield watcher
+            finally:
+                # While it is read: a close that stands behind unread messages is waited for.
+                await socket.close()
 
 
-async def watches(server: Server) -> list[str]:
+async def watches(server: Service) -> list[str]:
     """The paths of the watches that are on."""
     async with client_of(server) as client:
         response = await client.get("/files/watch")
@@ -119,19 +128,27 @@ async def watches(server: Server) -> list[str]:
     return [item["path"] for item in body["watches"]]
 
 
-def watches_of(server: Server, root: Path) -> int:
+def process_of(server: Service) -> int:
+    """The id of the process that it is in."""
+    return server.process.pid if isinstance(server, Server) else os.getpid()
+
+
+def watches_of(server: Service, root: Path) -> int:
     """How many inotify watches the server has of it, or of what it is in."""
     inode = root.stat().st_ino if root.is_dir() else root.parent.stat().st_ino
-    return watched_inodes(server.process.pid).count(inode)
+    return watched_inodes(process_of(server)).count(inode)
 
 
-async def until_on(server: Server, root: Path, number: int = 1) -> None:
-    """Wait until `number` watches of `root` are on: until their inotify watches are."""
+async def until_on(server: Service, root: Path, number: int = 1) -> None:
+    """Wait until `number` watches of `root` are on, or of what it is in: all of it was seen."""
+    shown = names.shown(f"{root}/")
 
-    async def is_on() -> bool:
-        return watches_of(server, root) >= number
+    async def are_on() -> bool:
+        paths = [f"{path}/" for path in await watches(server)]
+        listed = sum(path.startswith(shown) or shown.startswith(path) for path in paths)
+        return listed >= number and watches_of(server, root) >= number
 
-    await until(is_on)
+    await until(are_on)
 
 
 def watched_inodes(pid: int) -> list[int]:
@@ -178,16 +195,26 @@ class EventWatcher(Watcher):
                 self.kinds.append(value)
 
 
+class Refused(Exception):
+    """A watch was not begun; the response is read."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__(response.text)
+        self.response = response
+
+
 @contextlib.asynccontextmanager
-async def events(server: Server, root: Path, **headers: str) -> AsyncIterator[EventWatcher]:
-    """A watch as server-sent events that is on."""
+async def events(server: Service, root: Path, **headers: str) -> AsyncIterator[EventWatcher]:
+    """A watch as server-sent events that is on. Raises Refused."""
     params = {"path": str(root)}
     async with (
         client_of(server, Accept="text/event-stream", **headers) as client,
         client.stream("GET", "/files/watch", params=params) as response,
     ):
-        assert response.status_code == 200, await response.aread()
+        if response.status_code != 200:
+            await response.aread()
+            raise Refused(response)
         watcher = EventWatcher(root, response)
         async with reading(watcher):
-            await watcher.until(lambda: watcher.seen)
+            await until(lambda: watcher.seen)
             yield watcher
