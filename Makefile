@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEVELOPING := $(VENV)/.developing
 PORT ?= 7777
 
-.PHONY: run test check coverage prove format bench fuzz docs setup clean
+.PHONY: run test check coverage prove format bench docs setup clean
 
 run: $(INSTALLED)  ## serve, and replay a notebook with plots against it (ONCE=1 ends after that)
 	@$(BIN)/python scripts/demo.py --port $(PORT) $(if $(ONCE),--once)
@@ -39,9 +39,6 @@ format: $(DEVELOPING)
 bench: $(DEVELOPING)  ## speed and memory as ratios against what one would use instead
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m bench
-
-fuzz: $(DEVELOPING)  ## thousands of generated requests, each answer held against OpenAPI
-	$(BIN)/python scripts/fuzz_api.py
 
 docs: $(DEVELOPING)  ## write the parts of the documentation that are generated
 	$(BIN)/python scripts/docs.py

@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import psutil
 import pytest
@@ -28,6 +28,7 @@ from kernelagent.process import (
     tree_memory,
 )
 from kernelagent.settings import Settings
+from tests.waiting import until
 
 # Children tell by files what they have done; the directory is their working directory.
 SAY = """
@@ -74,13 +75,6 @@ async def start(tmp_path: Path, starter: Starter) -> AsyncIterator[Start]:
     yield start
     for child in children:
         await child.kill()
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait until `condition()` holds."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def said(path: Path) -> str:
@@ -246,7 +240,9 @@ async def test_the_group_ends_with_its_leader(start: Start, tmp_path: Path) -> N
 
 
 async def test_kill_spares_what_carries_another_marker(start: Start, tmp_path: Path) -> None:
-    one, other = start("time.sleep(60)", marker="one"), start("time.sleep(60)", marker="one-other")
+    marker = uuid.uuid4().hex
+    one = start("time.sleep(60)", marker=marker)
+    other = start("time.sleep(60)", marker=f"{marker}-other")
     await one.kill()
     assert other.running
     assert not gone(other.pid)
@@ -260,16 +256,17 @@ async def test_kill_may_be_repeated(start: Start) -> None:
 
 
 async def test_the_number_of_marked_processes_is_told(start: Start, tmp_path: Path) -> None:
+    marker = uuid.uuid4().hex
     start(
         "for n in range(3):\n"
         "    process = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
         "say('ready')",
-        marker="counted",
+        marker=marker,
     )
     await said(tmp_path / "ready")
-    assert await asyncio.to_thread(kill_marked, "nobody") == 0
-    assert await asyncio.to_thread(kill_marked, "counted") in (3, 4)
-    assert await asyncio.to_thread(kill_marked, "counted") == 0
+    assert await asyncio.to_thread(kill_marked, uuid.uuid4().hex) == 0
+    assert await asyncio.to_thread(kill_marked, marker) in (3, 4)
+    assert await asyncio.to_thread(kill_marked, marker) == 0
 
 
 async def test_the_end_of_stderr_is_kept(start: Start) -> None:

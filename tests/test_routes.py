@@ -15,7 +15,8 @@ from starlette.routing import Route
 
 from kernelagent.app import create_app
 from kernelagent.auth import ALTERNATIVE, SCOPES
-from kernelagent.settings import Settings
+from kernelagent.settings import load_settings
+from tests.servers import SECRET
 
 PUBLIC = {"/", "/ping", "/health", "/info", "/system"}
 # Answers in formats of their own.
@@ -28,8 +29,12 @@ BYTES = {"GET /files/download", "GET /files/archive"}
 METHODS = {"get", "post", "put", "patch", "delete", "head", "options", "trace"}
 
 
-@pytest.fixture
-def app(settings: Settings) -> FastAPI:
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+    root = tmp_path_factory.mktemp("routes")
+    settings = load_settings(
+        workspace=root / "workspace", state_dir=root / "state", jwt_secret=SECRET
+    )
     return create_app(settings)
 
 
@@ -140,7 +145,7 @@ async def test_documentation_can_be_read_without_a_token(client: httpx.AsyncClie
 # OpenAPI
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def document(app: FastAPI) -> dict[str, Any]:
     return app.openapi()
 

@@ -1,20 +1,13 @@
-"""Sends thousands of generated requests to a server and checks each answer against OpenAPI.
+"""No generated request makes the service fail, and each answer is as OpenAPI describes it.
 
-It starts a server of its own on loopback, with a temporary workspace and state, and walks every
-operation of `/openapi.json`, whatever they are. No answer may be a 5xx, and each must have a
-status, a content type and a body that the document describes. Exit code 1 if one does not.
+Thousands of requests, for every operation of `/openapi.json`, whatever they are. No answer may be a
+5xx, and each must have a status, a content type and a body that the document describes.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import os
 import random
-import secrets
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter, deque
@@ -36,7 +29,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from kernelagent.auth import Authenticator
+from prove.report import Report
+from tests.servers import serving
+from tests.waiting import wait_until
+
+LIMIT = 1200
+CASES = 5000
+SECONDS = 900.0
 
 _CHECKS = [
     not_a_server_error,
@@ -56,7 +55,6 @@ _KEPT = 40
 _MEANT = 0.5
 # Cases of an operation that are made in any case.
 _LEAST = 2
-_START_TIMEOUT = 60.0
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
 
@@ -70,7 +68,7 @@ class Target:
 
 
 @dataclass(slots=True)
-class Report:
+class Answers:
     """What came of it."""
 
     cases: Counter[str] = field(default_factory=Counter)
@@ -85,12 +83,22 @@ class Report:
         return sum(self.cases.values())
 
 
-def fuzz(target: Target, *, cases: int, seconds: float, seed: int) -> Report:
+def prove(report: Report) -> None:
+    """Ask for as long as it takes, and then run code once more."""
+    with tempfile.TemporaryDirectory(prefix="ka-fuzz-") as name, running(Path(name)) as target:
+        answers = fuzz(target, cases=CASES, seconds=SECONDS, seed=report.seed)
+        works = still_works(target)
+    report.say(describe(answers))
+    report.figure("answers that are not as they should be", len(answers.failures), most=0)
+    report.check(works, "the server still runs code")
+
+
+def fuzz(target: Target, *, cases: int, seconds: float, seed: int) -> Answers:
     """About so many cases, shared among all operations, in no more than so many seconds."""
     load_all_checks()
     document = requests.get(f"{target.url}/openapi.json", timeout=_TIMEOUT).json()
     schema = schemathesis.openapi.from_dict(document)
-    report = Report(left_out=list(_endless(document)))
+    report = Answers(left_out=list(_endless(document)))
     operations = []
     for found in schema.get_all_operations():
         if isinstance(found, Err):
@@ -112,7 +120,7 @@ def fuzz(target: Target, *, cases: int, seconds: float, seed: int) -> Report:
 
 
 class _Fuzzer:
-    def __init__(self, target: Target, report: Report, seed: int) -> None:
+    def __init__(self, target: Target, report: Answers, seed: int) -> None:
         self._target = target
         self._report = report
         self._seed = seed
@@ -224,57 +232,20 @@ def _endless(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def serving(**settings: str) -> Iterator[Target]:
+def running(directory: Path) -> Iterator[Target]:
     """A server of our own, warm, with few sessions so that kernels do not pile up."""
-    secret = secrets.token_hex(32)
-    token, _ = Authenticator(sandbox_id="local", secret=secret.encode()).issue(subject="fuzz")
-    with tempfile.TemporaryDirectory(prefix="ka-fuzz-", ignore_cleanup_errors=True) as name:
-        home = Path(name)
-        port = _free_port()
-        environment = {
-            **os.environ,
-            "HOME": str(home),
-            "KERNELAGENT_JWT_SECRET": secret,
-            "KERNELAGENT_WORKSPACE": str(home / "workspace"),
-            "KERNELAGENT_STATE_DIR": str(home / "state"),
-            "KERNELAGENT_RUNTIME_DIR": str(home / "run"),
-            "KERNELAGENT_LOG_LEVEL": "warning",
-            "KERNELAGENT_MAX_SESSIONS": "12",
-            "KERNELAGENT_MAX_TIMEOUT": "5",
-            "KERNELAGENT_JOB_KERNELS": "2",
-            "KERNELAGENT_WEBHOOK_RETRY_TIME": "0",
-            **settings,
-        }
-        argv = [sys.executable, "-m", "kernelagent", "serve", "--port", str(port)]
-        process = subprocess.Popen(argv, env=environment)
-        try:
-            target = Target(f"http://127.0.0.1:{port}", token, home / "workspace")
-            _wait_until_ready(target, process)
-            yield target
-        finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            finally:
-                process.kill()
-                process.wait()
-
-
-def _wait_until_ready(target: Target, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT
-    while True:
-        with contextlib.suppress(requests.ConnectionError):
-            if requests.get(f"{target.url}/health?ready=1", timeout=_TIMEOUT).ok:
-                return
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError("the server did not become ready")
-        time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    settings = {
+        # What cases may find there must not be anybody's.
+        "HOME": str(directory),
+        "KERNELAGENT_PRELOAD": "",
+        "KERNELAGENT_MAX_SESSIONS": "12",
+        "KERNELAGENT_MAX_TIMEOUT": "5",
+        "KERNELAGENT_JOB_KERNELS": "2",
+        "KERNELAGENT_WEBHOOK_RETRY_TIME": "0",
+    }
+    with serving(directory, **settings) as server:
+        wait_until(lambda: server.request("GET", "/health?ready=1").is_success)
+        yield Target(server.url, str(server.token), server.workspace)
 
 
 def still_works(target: Target) -> bool:
@@ -288,32 +259,11 @@ def still_works(target: Target) -> bool:
         return bool(answer.json().get("result") == "42")
 
 
-def describe(report: Report) -> str:
-    """The report for people."""
+def describe(report: Answers) -> str:
+    """What came of it, for people."""
     lines = [f"{report.total} cases of {len(report.cases)} operations"]
     lines.append(", ".join(f"{code}: {n}" for code, n in sorted(report.statuses.items())))
     lines += [f"left out, ends only when its client leaves: {name}" for name in report.left_out]
     for (label, title), example in report.failures.items():
         lines.append(f"\n{label}: {title}\n{example}")
     return "\n".join(lines)
-
-
-def main() -> int:
-    """Exit code 1 if an answer is not as it should be."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=5000)
-    parser.add_argument("--seconds", type=float, default=900.0)
-    parser.add_argument("--seed", type=int, default=random.randrange(2**32))  # noqa: S311
-    options = parser.parse_args()
-    sys.stdout.write(f"seed {options.seed}\n")
-    with serving() as target:
-        report = fuzz(target, cases=options.cases, seconds=options.seconds, seed=options.seed)
-        works = still_works(target)
-    sys.stdout.write(f"{describe(report)}\n")
-    if not works:
-        sys.stdout.write("the server no longer runs code\n")
-    return int(bool(report.failures) or not works)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
