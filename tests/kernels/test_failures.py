@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernels.sweeping import CELLS, fault_of, sweep
+from tests.kernels.sweeping import fault_of
 from tests.kernels.test_protocol import Client, Host, Variant, connected, hosting
 
 
@@ -30,6 +30,17 @@ def client(host: Host) -> Iterator[Client]:
         yield connection
         cell = connection.run("print(state)")
         assert (cell.text(), cell.outputs) == ("42\n", ["stdout: 42\n"])
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of a kernel of stock classes."""
+    workspace = tmp_path_factory.mktemp("stock")
+    with (
+        hosting(workspace, Variant(lean=False, forked=False)) as running,
+        connected(running.start(), careful=True) as connection,
+    ):
+        yield connection
 
 
 # IPython publishes an error for none of these, but for the first three.
@@ -78,6 +89,15 @@ def test_each_failure_is_published_once(client: Client, failure: str) -> None:
         assert any(ename in line for line in told["traceback"])
 
 
+@pytest.mark.parametrize("failure", ["an error", "a group", "a debugger that is left", "an await"])
+def test_a_stock_kernel_publishes_each_failure_once(stock: Client, failure: str) -> None:
+    code, ename, evalue = FAILURES[failure]
+    stock.run("1 / 0", stop_on_error=False)
+    cell = stock.run(code, stop_on_error=False)
+    assert fault_of(cell) == ""
+    assert (cell.reply.content["ename"], evalue in cell.reply.content["evalue"]) == (ename, True)
+
+
 def test_only_what_waited_behind_a_failure_is_aborted(client: Client) -> None:
     for _ in range(100):
         failed = client.finish(client.execute("1 / 0"))
@@ -106,17 +126,6 @@ def test_a_traceback_that_cannot_be_formatted_is_shown_plainly(client: Client) -
     assert cell.outputs == ["error"]
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_an_interrupt_anywhere_in_a_cell_is_published_if_it_is_replied(
-    client: Client, cell: str
-) -> None:
-    # Dense where the cell's own code ends, thin in what shows a traceback (some 100,000 lines).
-    numbers = [*range(1, 30), *(int(30 * 1.6**power) for power in range(1, 16))]
-    places = sweep(client, cell, numbers)
-    assert len(places) > 5
-    assert [place for place in places if place.fault] == []
-
-
 def test_an_exception_whose_text_does_not_end_can_be_interrupted(client: Client) -> None:
     msg_id = client.start(
         "class Endless(Exception):\n"
@@ -132,3 +141,31 @@ def test_an_exception_whose_text_does_not_end_can_be_interrupted(client: Client)
         client.kernel.provisioner.signal(signal.SIGINT)
         assert time.monotonic() < deadline
     assert fault_of(client.finish(msg_id)) == ""
+
+
+@pytest.mark.parametrize("failure", ["own traceback", "text"])
+def test_a_second_interrupt_in_user_code_that_shows_an_error_ends_it(
+    client: Client, failure: str
+) -> None:
+    name = "_render_traceback_" if failure == "own traceback" else "__str__"
+    msg_id = client.execute(
+        "import os, signal, time\n"
+        "class Slow(Exception):\n"
+        f"    def {name}(self):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(1000)\n"
+        "raise Slow",
+        stop_on_error=False,
+    )
+    cell = client.finish(msg_id)
+    assert fault_of(cell) == ""
+    assert cell.reply.content["ename"] == "Slow"
+
+
+@pytest.mark.parametrize("stream", ["None", "object()"])
+def test_a_run_is_replied_to_whatever_has_become_of_stdout(client: Client, stream: str) -> None:
+    cell = client.run(f"import sys; kept, sys.stdout = sys.stdout, {stream}")
+    assert cell.reply.content["status"] == "ok"
+    failed = client.run("1 / 0", stop_on_error=False)
+    assert fault_of(failed) == ""
+    assert client.run("sys.stdout = kept").reply.content["status"] == "ok"

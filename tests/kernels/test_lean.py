@@ -1,17 +1,13 @@
-"""What the lean kernel promises beyond the protocol: few threads, a true sleep, interrupts that
-lose nothing, and streams that neither tear nor lose lines."""
+"""What the lean kernel promises beyond the protocol: few threads, a true sleep, and streams that
+neither tear nor lose lines."""
 
 from __future__ import annotations
 
-import asyncio
 import importlib.metadata
-import random
-import re
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,7 @@ from kernelagent_python.lean import support
 from kernelagent_python.lean.interrupts import Interrupts
 from kernelagent_python.lean.publisher import Publisher
 from kernelagent_python.lean.streams import LeanStream
-from tests.kernels.test_protocol import LIMIT, WAITS, Client, Host, Variant, connected, hosting
+from tests.kernels.test_protocol import LIMIT, Client, Host, Variant, connected, hosting
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["forked", "plain"])
@@ -84,69 +80,6 @@ def test_an_idle_lean_kernel_sleeps(client: Client) -> None:
     after = switches(client.pid)
     assert after.keys() == settled.keys()
     assert sum(after.values()) - sum(settled.values()) <= 1
-
-
-@pytest.mark.parametrize(
-    ("code", "text", "rounds"),
-    [
-        ("pass", "", 1000),
-        ("print(1)", "1\n", 200),
-        ("import os; x = os.write(1, b'1\\n')", "1\n", 100),
-        ("import asyncio; await asyncio.sleep(0); print(1)", "1\n", 200),
-    ],
-)
-def test_an_interrupt_near_the_end_of_a_cell_loses_nothing(
-    client: Client, code: str, text: str, rounds: int
-) -> None:
-    client.run("state = 42")
-    chance = random.Random(8)  # noqa: S311 - moments, not secrets
-    statuses = set()
-    for _ in range(rounds):
-        msg_id = client.execute(code, stop_on_error=False)
-        time.sleep(chance.uniform(0, 0.003))
-        client.interrupt()
-        cell = client.finish(msg_id)
-        status = cell.reply.content["status"]
-        statuses.add(status)
-        if status == "ok":
-            # What IPython says when it hits a callback behind the code, such as one that draws.
-            said = re.sub(r"Error in callback .* \(for post_.*\n", "", cell.text())
-            assert said == text
-        else:
-            assert cell.reply.content["ename"] in ("KeyboardInterrupt", "CancelledError")
-        client.iopub.clear()
-    assert statuses == {"ok", "error"}
-    assert client.run("state").one("execute_result").content["data"]["text/plain"] == "42"
-    assert client.silent_on("shell")
-
-
-def test_an_interrupt_that_hits_a_callback_before_the_code_stops_the_code(client: Client) -> None:
-    client.run(
-        "import os, signal\nran = []\n"
-        "def interrupt():\n"
-        "    events.unregister('pre_execute', interrupt)\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "    ran.append('callback')\n"
-        "events = get_ipython().events\n"
-        "events.register('pre_execute', interrupt)"
-    )
-    cell = client.run("ran.append('code')", stop_on_error=False)
-    assert cell.reply.content["ename"] == "KeyboardInterrupt"
-    assert cell.one("error").content["ename"] == "KeyboardInterrupt"
-    assert client.run("print(ran)").text() == "['callback']\n"
-
-
-def test_an_interrupt_tears_no_output(client: Client) -> None:
-    for _ in range(30):
-        msg_id = client.start(WAITS["printing"], stop_on_error=False)
-        client.interrupt()
-        cell = client.finish(msg_id)
-        assert cell.reply.content["ename"] == "KeyboardInterrupt"
-        # The last line may want its end, and IPython can fail to show where it was.
-        printed = cell.text().partition("Unexpected exception formatting")[0]
-        lines = printed.split("\n")[1:-1]
-        assert lines == [str(number) for number in range(len(lines))]
-        client.iopub.clear()
 
 
 @pytest.mark.parametrize("flush", [False, True])
@@ -268,105 +201,6 @@ def test_a_forked_child_displays_something_large(client: Client) -> None:
             "os.waitpid(child, 0);"
         )
         assert cell.one("display_data").content["data"]["text/plain"] == "x" * (8 << 20)
-
-
-@pytest.fixture
-def interrupts() -> Iterator[Interrupts]:
-    """The handler of this process's SIGINT, in a cell."""
-    before = signal.getsignal(signal.SIGINT)
-    handler = Interrupts()
-    handler.expect()
-    handler.enter()
-    yield handler
-    signal.signal(signal.SIGINT, before)
-
-
-def sigint() -> None:
-    signal.raise_signal(signal.SIGINT)
-
-
-def test_an_interrupt_is_put_off_to_the_end_of_a_send(interrupts: Interrupts) -> None:
-    done = []
-    with pytest.raises(KeyboardInterrupt), interrupts.deferred():
-        with interrupts.deferred():
-            sigint()
-            done.append("inner")
-        done.append("outer")
-    assert done == ["inner", "outer"]
-
-
-def test_an_interrupt_that_comes_before_the_code_begins_is_kept(interrupts: Interrupts) -> None:
-    interrupts.expect()
-    sigint()
-    with pytest.raises(KeyboardInterrupt):
-        interrupts.enter()
-
-
-def test_an_interrupt_behind_the_code_is_ignored(interrupts: Interrupts) -> None:
-    interrupts.leave()
-    sigint()
-    with interrupts.deferred():
-        sigint()
-    interrupts.expect()
-    interrupts.enter()
-
-
-def ending(cell: Coroutine[Any, Any, object]) -> str:
-    """What ends a coroutine, whatever becomes of its tasks."""
-    loop = asyncio.new_event_loop()
-    try:
-        loop.run_until_complete(asyncio.wait_for(cell, LIMIT))
-    except BaseException as error:
-        return type(error).__name__
-    finally:
-        loop.close()
-    return "nothing"
-
-
-async def waiting(interrupts: Interrupts, meanwhile: Callable[[], object]) -> None:
-    """A cell that awaits something, while the loop calls `meanwhile`."""
-    loop = asyncio.get_running_loop()
-    loop.call_soon(meanwhile)
-    task = loop.create_task(asyncio.sleep(LIMIT))
-    with interrupts.cancelling(task, loop):
-        await task
-
-
-def test_an_interrupt_cancels_a_cell_that_waits(interrupts: Interrupts) -> None:
-    assert ending(waiting(interrupts, sigint)) == "CancelledError"
-
-
-def test_an_interrupt_in_a_send_of_somebody_else_cancels_the_cell(interrupts: Interrupts) -> None:
-    def send() -> None:
-        with interrupts.deferred():
-            sigint()
-
-    assert ending(waiting(interrupts, send)) == "CancelledError"
-
-
-def test_an_interrupt_is_not_raised_in_the_code_of_asyncio(
-    interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    call_soon = asyncio.BaseEventLoop.call_soon
-
-    def interrupted(loop: asyncio.BaseEventLoop, *args: Any, **options: Any) -> Any:
-        # Called to have the task go on, when its code has been left already.
-        monkeypatch.undo()
-        sigint()
-        return call_soon(loop, *args, **options)
-
-    async def code() -> None:
-        monkeypatch.setattr(asyncio.BaseEventLoop, "call_soon", interrupted)
-        await asyncio.sleep(0)
-        await asyncio.sleep(LIMIT)
-
-    async def cell() -> None:
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(code())
-        with interrupts.cancelling(task, loop):
-            await task
-
-    assert ending(cell()) == "CancelledError"
 
 
 class SlowPublisher(Publisher):

@@ -61,6 +61,8 @@ class KernelagentKernel(IPythonKernel):  # type: ignore[misc,unused-ignore] # un
             self._run_scope.enter(request.get("env") or {}, request.get("cwd"))
         except ScopeError as error:
             return failure(error) | {"execution_count": self.execution_count, "payload": []}
+        # IPython leaves that of an earlier run if this one is a coroutine.
+        self.shell._last_traceback = None
         try:
             reply: dict[str, Any] = await super().do_execute(
                 code,
@@ -71,10 +73,21 @@ class KernelagentKernel(IPythonKernel):  # type: ignore[misc,unused-ignore] # un
                 cell_meta=cell_meta,
                 cell_id=cell_id,
             )
+            if reply["status"] == "error" and self.shell._last_traceback is None:
+                # IPython could not format the traceback, or was interrupted at that.
+                name, text = reply["ename"], reply["evalue"]
+                reply["traceback"] = [f"{name}: {text}"]
+                self._publish_error(reply)
             return reply
         finally:
             self._run_scope.leave()
             drain_descriptors()
+
+    def _publish_error(self, reply: dict[str, Any]) -> None:
+        told = {key: reply[key] for key in ("ename", "evalue", "traceback")}
+        self.session.send(
+            self.iopub_socket, "error", told, self.get_parent("shell"), ident=self._topic("error")
+        )
 
     async def kernelagent_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Answer one question or order of the side channel."""

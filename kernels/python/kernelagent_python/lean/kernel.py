@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from inspect import signature
+from threading import current_thread, main_thread
 from typing import Any
 
 from kernelagent_python.kernel import KernelagentKernel
 from kernelagent_python.lean.failures import Failures
 from kernelagent_python.lean.serving import LeanServing, Message
-from kernelagent_python.lean.streams import drain_all
+from kernelagent_python.lean.streams import drain_all, flush_all
 from kernelagent_python.scope import ScopeError
 from kernelagent_python.sidechannel import failure, scope_of
 
@@ -34,8 +36,11 @@ class LeanKernel(LeanServing, KernelagentKernel):
     def _settle_output(self) -> None:
         drain_all()
         self.iopub_thread.take_relayed()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            # Perhaps the user's own, or none: no reason to owe the reply.
+            with contextlib.suppress(Exception):
+                stream.flush()
+        flush_all()
 
     async def _run(self, content: Message, silent: bool, metadata: Message) -> Message:
         """The reply to a request; user code runs between `enter` and `leave`, and nowhere else."""
@@ -48,6 +53,21 @@ class LeanKernel(LeanServing, KernelagentKernel):
             return failure(error) | {"execution_count": self.execution_count, "payload": []}
         self._forward_input(bool(content.get("allow_stdin", False)))
         self.failures.begin()
+        result = await self._run_code(content, silent, metadata)
+        self._call_back(result, silent)
+        interrupts.leave()
+        if self.iopub_thread.forked:
+            # A child that user code forked and that came back here: the kernel is its parent.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+        self._restore_input()
+        self._run_scope.leave()
+        return self._reply(content)
+
+    async def _run_code(self, content: Message, silent: bool, metadata: Message) -> Any:
+        """What the shell says of the cell; None if an interrupt hit IPython's code around it."""
+        interrupts = self.interrupts
         result: Any = None
         broken: BaseException | None = None
         try:
@@ -62,18 +82,28 @@ class LeanKernel(LeanServing, KernelagentKernel):
             # A second signal, in the moment before the line above.
             interrupts.entered = False
             broken = error
-        interrupts.leave()
-        if self.iopub_thread.forked:
-            # A child that user code forked and that came back here: the kernel is its parent.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
-        self._restore_input()
-        self._run_scope.leave()
-        reply = self._reply(result, content) if broken is None else self._broken_reply(broken)
-        if reply["status"] == "error":
-            self.failures.publish_missing(reply)
-        return reply
+        if broken is None:
+            before = result.error_before_exec
+            broken = before if before is not None else result.error_in_exec
+        self._settle(broken)
+        return result
+
+    def _call_back(self, result: Any, silent: bool) -> None:
+        """Call what waits for the end of a cell; each call can be interrupted by itself."""
+        self._settle(self._interruption_of("post_execute"))
+        if not silent:
+            self._settle(self._interruption_of("post_run_cell", result))
+
+    def _settle(self, error: BaseException | None) -> None:
+        if error is not None and not self.iopub_thread.forked:
+            self.failures.settle(error)
+
+    def _interruption_of(self, event: str, *args: Any) -> BaseException | None:
+        try:
+            self.shell.events.trigger(event, *args)
+        except BaseException as error:
+            return error
+        return None
 
     async def _run_cell(self, content: Message, silent: bool, metadata: Message) -> Any:
         shell, code = self.shell, content["code"]
@@ -82,8 +112,6 @@ class LeanKernel(LeanServing, KernelagentKernel):
             transformed = shell.transform_cell(code)
         except Exception:
             transformed, refused = code, sys.exc_info()
-        shell._last_traceback = None
-        shell._last_traceback_during_displayhook = False
         cell = shell.run_cell_async(
             code,
             store_history=content.get("store_history", not silent),
@@ -93,49 +121,84 @@ class LeanKernel(LeanServing, KernelagentKernel):
             cell_id=metadata.get("cellId"),
             **({"cell_meta": metadata} if self._takes_cell_meta else {}),
         )
-        result = None
+        self.failures.cell = cell
+        # Parsing once more to find out is cheap only where there can be an await.
+        if refused is None and "a" in transformed and _may_await(transformed):
+            run_async = shell.should_run_async(
+                code, transformed_cell=transformed, preprocessing_exc_tuple=refused
+            )
+        else:
+            run_async = False
+        if run_async and shell.loop_runner is not _asyncio_runner():
+            return shell.loop_runner(cell)
+        if run_async:
+            return await self._await_cell(cell)
         try:
-            # Parsing once more to find out is cheap only where there can be an await.
-            if refused is None and "a" in transformed and _may_await(transformed):
-                run_async = shell.should_run_async(
-                    code, transformed_cell=transformed, preprocessing_exc_tuple=refused
-                )
-            else:
-                run_async = False
-            if run_async and shell.loop_runner is not _asyncio_runner():
-                result = shell.loop_runner(cell)
-            elif run_async:
-                assert self._loop is not None  # noqa: S101 - we run in it
-                task = asyncio.ensure_future(cell)
-                with self.interrupts.cancelling(task, self._loop):
-                    # What it waits for may have come already.
-                    self._loop.call_soon(self._receive)
-                    result = await task
-            else:
-                try:
-                    cell.send(None)
-                except StopIteration as finished:
-                    result = finished.value
-        finally:
-            shell.events.trigger("post_execute")
-            if not silent:
-                shell.events.trigger("post_run_cell", result)
-        return result
+            cell.send(None)
+        except StopIteration as finished:
+            return finished.value
+        return None
+
+    async def _await_cell(self, cell: Any) -> Any:
+        """The result of a cell that runs as a task, which an interrupt can cancel."""
+        assert self._loop is not None  # noqa: S101 - we run in it
+        task = asyncio.ensure_future(cell)
+        with self.interrupts.cancelling(task, self._loop):
+            # What it waits for may have come already.
+            self._loop.call_soon(self._receive)
+            return await task
 
     def _trigger(self, event: str, *args: Any, **kwargs: Any) -> None:
-        if not event.startswith("pre_"):
-            self._trigger_event(event, *args, **kwargs)
-            return
-        # It would take an interrupt for a failure of the callback, and the cell would run.
-        with self.interrupts.deferred():
+        if event.startswith("pre_"):
+            # It would take an interrupt for a failure of the callback, and the cell would run.
+            with self.interrupts.deferred():
+                self._trigger_event(event, *args, **kwargs)
+        elif event.startswith("post_") and current_thread() is main_thread():
+            self._trigger_each(event, args, kwargs)
+        else:
             self._trigger_event(event, *args, **kwargs)
 
-    def _reply(self, result: Any, content: Message) -> Message:
+    def _trigger_each(self, event: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Call every callback, and only then raise what has interrupted one."""
+        interrupts = self.interrupts
+        before = interrupts.entered
+        interrupted: BaseException | None = None
+        for callback in list(self.shell.events.callbacks[event]):
+            try:
+                try:
+                    interrupts.entered = True
+                    self._call(callback, event, args, kwargs)
+                    interrupts.entered = before
+                except KeyboardInterrupt as error:
+                    interrupts.entered = before
+                    interrupted = error
+            except KeyboardInterrupt as error:
+                # A second signal, in the moment before the line above.
+                interrupts.entered = before
+                interrupted = error
+        if interrupted is not None:
+            raise interrupted
+
+    def _call(
+        self, callback: Any, event: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        # As IPython, which however would take an interrupt for a failure of the callback.
+        try:
+            callback(*args, **kwargs)
+        except Exception:
+            if self.shell.events.print_on_error:
+                print(  # noqa: T201 - an output of the run
+                    f"Error in callback {callback} (for {event}), "
+                    f"with arguments args {args},kwargs {kwargs}:"
+                )
+            self.shell.showtraceback()
+
+    def _reply(self, content: Message) -> Message:
         shell = self.shell
         reply: Message = {"status": "ok", "execution_count": shell.execution_count - 1}
-        error = result.error_before_exec or result.error_in_exec
-        if error is not None or getattr(shell, "_last_traceback_during_displayhook", False):
-            reply |= self.failures.told_by_reply(error)
+        failure = self.failures.reply()
+        if failure is not None:
+            reply |= failure
             reply["user_expressions"] = {}
         else:
             wanted = content.get("user_expressions")
@@ -143,14 +206,6 @@ class LeanKernel(LeanServing, KernelagentKernel):
         reply["payload"] = shell.payload_manager.read_payload()
         shell.payload_manager.clear_payload()
         return reply
-
-    def _broken_reply(self, error: BaseException) -> Message:
-        """The reply when an interrupt hit IPython's own code around the cell."""
-        return self.failures.told_by_reply(error, late=True) | {
-            "execution_count": self.shell.execution_count - 1,
-            "user_expressions": {},
-            "payload": [],
-        }
 
 
 def _may_await(code: str) -> bool:

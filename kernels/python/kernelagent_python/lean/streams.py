@@ -268,6 +268,12 @@ def drain_all() -> None:
         stream.drain()
 
 
+def flush_all() -> None:
+    """Send what is buffered, whatever sys.stdout and sys.stderr are now."""
+    for stream in _streams:
+        stream.flush()
+
+
 def _leave_all_to_parent() -> None:
     for stream in _streams:
         stream.leave_to_parent()
