@@ -1,84 +1,40 @@
-"""The real command line, as processes: forked from one that has imported it, which is quick."""
+"""The real command line, as processes."""
 
 from __future__ import annotations
 
-import atexit
-import functools
-import json
-import os
-import pty
-import select
-import signal
-import socket
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import BinaryIO
 
+from tests.programs import Command, Program
 from tests.servers import clean_environment
-from tests.waiting import PATIENCE
 
-_ROOT = Path(__file__).parents[1]
-# What a pipe takes that nobody reads yet.
-_PIPE_SIZE = 65536
-
-
-class Command:
-    """A command that runs or has ended; leaving the context kills it."""
-
-    def __init__(self, reply: socket.socket, stdout: BinaryIO, stderr: BinaryIO) -> None:
-        self.stdout, self.stderr = stdout, stderr
-        self.returncode: int | None = None
-        self._reply = reply
-        _, (self._process,), _, _ = socket.recv_fds(reply, 1, 1)
-
-    def wait(self, seconds: float = PATIENCE) -> int:
-        """The exit code, once it has ended; negative if a signal ended it."""
-        if self.returncode is None:
-            self.returncode = self._read_number(seconds)
-        assert self.returncode is not None, f"it runs for more than {seconds:g} s"
-        return self.returncode
-
-    def finish(self) -> tuple[bytes, bytes]:
-        """All that is left of its stdout and stderr, once it has ended."""
-        with ThreadPoolExecutor(2) as pool:
-            out, err = pool.submit(self.stdout.read), pool.submit(self.stderr.read)
-            try:
-                self.wait()
-            finally:
-                self.send_signal(signal.SIGKILL)
-            return out.result(), err.result()
-
-    def send_signal(self, number: int) -> None:
-        """Send it a signal, unless it has ended."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._process, number)
-
-    def _read_number(self, seconds: float) -> int | None:
-        poll = select.poll()
-        poll.register(self._reply, select.POLLIN)
-        return int(self._reply.recv(16)) if poll.poll(seconds * 1000) else None
-
-    def __enter__(self) -> Command:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self.send_signal(signal.SIGKILL)
-            self.wait()
-        finally:
-            os.close(self._process)
-            for file in (self.stdout, self.stderr, self._reply):
-                file.close()
+# With what commands import when they need it. Not `typer.rich_utils`, which reads the environment
+# as it is imported.
+KERNELAGENT = Program(
+    [sys.executable, "-m", "kernelagent"],
+    "kernelagent.cli:main",
+    """
+    kernelagent.auth kernelagent.client kernelagent.settings
+    kernelagent.cli.follower kernelagent.cli.printer kernelagent.cli.prompts
+    kernelagent.cli.selection kernelagent.cli.tables kernelagent.cli.terminal
+    kernelagent.jupyter.languages kernelagent.notebooks.replay
+    anyio._backends._asyncio httpcore._async.http2 jupyter_client.kernelspec
+    rich.console rich.live rich.markdown rich.progress rich.table
+    """.split(),
+)
 
 
 def start(*arguments: str, cwd: Path, stdin: str | int = "", **environment: str) -> Command:
-    """Start a command, with variables of its environment."""
-    return launch(*arguments, cwd=cwd, stdin=stdin, environment=environment)
+    """Start a command that reads `stdin`: a text, or what comes from a descriptor."""
+    variables = clean_environment(**environment)
+    return KERNELAGENT.start(*arguments, cwd=cwd, stdin=stdin, environment=variables)
+
+
+def start_on_terminal(*arguments: str, cwd: Path, **environment: str) -> Command:
+    """Start a command whose streams are a terminal."""
+    variables = clean_environment(**environment)
+    return KERNELAGENT.start(*arguments, cwd=cwd, terminal=True, environment=variables)
 
 
 def kernelagent(
@@ -86,93 +42,15 @@ def kernelagent(
 ) -> CompletedProcess[str]:
     """Run a command to its end; without `stdin` its input is empty."""
     with start(*arguments, cwd=cwd, stdin=stdin or "", **environment) as command:
-        return _completed(arguments, command)
+        return command.complete(arguments)
 
 
 def fresh_kernelagent(
     *arguments: str, cwd: Path, stdin: str | None = None, **environment: str
 ) -> CompletedProcess[str]:
     """`kernelagent` as a new `python -m kernelagent`, for what its start is about."""
-    with launch(
-        *arguments, cwd=cwd, stdin=stdin or "", fresh=True, environment=environment
+    variables = clean_environment(**environment)
+    with KERNELAGENT.start(
+        *arguments, cwd=cwd, stdin=stdin or "", environment=variables, fresh=True
     ) as command:
-        return _completed(arguments, command)
-
-
-def _completed(arguments: Sequence[str], command: Command) -> CompletedProcess[str]:
-    out, err = command.finish()
-    return CompletedProcess(arguments, command.wait(), out.decode(), err.decode())
-
-
-def launch(
-    *arguments: str,
-    cwd: Path,
-    stdin: str | int = "",
-    terminal: bool = False,
-    fresh: bool = False,
-    environment: Mapping[str, str] | None = None,
-) -> Command:
-    """Start a command that reads `stdin`: a text, or what comes from a descriptor.
-
-    On a terminal, which its streams are then, it is the first process of a session. `fresh` makes
-    it a new `python -m kernelagent`.
-    """
-    request = {
-        "arguments": arguments,
-        "cwd": str(cwd),
-        "environment": clean_environment(**environment or {}),
-        "new_session": terminal,
-        "fresh": fresh,
-    }
-    reply, their_reply = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    stdout: BinaryIO
-    stderr: BinaryIO
-    if terminal:
-        ours, end = pty.openpty()
-        stdout = stderr = os.fdopen(ours, "rb", 0)
-        ends = [end]
-        descriptors = [end] * 3
-    else:
-        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
-        stdout, stderr = os.fdopen(out, "rb"), os.fdopen(err, "rb")
-        ends = [out_end, err_end]
-        if isinstance(stdin, str):
-            stdin = _pipe_with(stdin)
-            ends.append(stdin)
-        descriptors = [stdin, out_end, err_end]
-    with their_reply:
-        message = json.dumps(request).encode()
-        socket.send_fds(_warm_process(), [message], [*descriptors, their_reply.fileno()])
-    for end in ends:
-        os.close(end)
-    return Command(reply, stdout, stderr)
-
-
-def _pipe_with(text: str) -> int:
-    """The end of a pipe from which `text` can be read."""
-    data = text.encode()
-    assert len(data) <= _PIPE_SIZE
-    reading, writing = os.pipe()
-    with os.fdopen(writing, "wb") as pipe:
-        pipe.write(data)
-    return reading
-
-
-@functools.cache
-def _warm_process() -> socket.socket:
-    """Where to send requests; it ends with this process."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.warm_commands", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            cwd=_ROOT,
-        )
-
-    def end() -> None:
-        ours.close()
-        process.wait(PATIENCE)
-
-    atexit.register(end)
-    return ours
+        return command.complete(arguments)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.jobs import read_terminal, start_command, wait_for_end
-from tests.command_line import fresh_kernelagent, kernelagent, launch
-from tests.servers import Server
+from tests.command_line import KERNELAGENT, fresh_kernelagent, kernelagent
+from tests.servers import Server, clean_environment
 
 BOTH = "import sys, time\nprint('out')\nprint('err', file=sys.stderr)\ninput()\nsys.exit(7)"
 
@@ -50,12 +50,12 @@ def test_both_see_their_terminal(service: Server, environment: dict[str, str]) -
     wait_for_end(service, start_command(service, "exit 3"))
     drawn = []
     for fresh in (False, True):
-        with launch(
+        with KERNELAGENT.start(
             *("jobs", "--limit", "1"),
             cwd=service.directory,
             terminal=True,
             fresh=fresh,
-            environment={**service.environment, **environment},
+            environment=clean_environment(**{**service.environment, **environment}),
         ) as running:
             text = b"".join(iter(partial(read_terminal, running.stdout), b""))
         drawn.append(re.sub(rb"\d+ s ago", b"just now", text))
@@ -67,8 +67,11 @@ def test_both_see_their_terminal(service: Server, environment: dict[str, str]) -
 @pytest.mark.parametrize("fresh", [False, True], ids=["warm", "fresh"])
 def test_a_signal_ends_either(service: Server, tmp_path: Path, fresh: bool) -> None:
     job_id = start_command(service, "echo going; sleep 60")
-    with launch(
-        *("logs", "-f", job_id), cwd=tmp_path, fresh=fresh, environment=service.environment
+    with KERNELAGENT.start(
+        *("logs", "-f", job_id),
+        cwd=tmp_path,
+        fresh=fresh,
+        environment=clean_environment(**service.environment),
     ) as running:
         assert running.stdout.readline() == b"going\n"
         running.send_signal(signal.SIGKILL)

@@ -19,7 +19,8 @@ from kernelagent.cli.follower import LogFollower
 from kernelagent.client import ServiceClient, ServiceError, ServiceUnreachable
 from tests.cli.jobs import job_facts, start_command, wait_for_end
 from tests.cli.proxy import Proxy
-from tests.command_line import Command, start
+from tests.command_line import start
+from tests.programs import Command
 from tests.servers import Service
 from tests.waiting import until
 

@@ -24,7 +24,7 @@ from tests.cli.jobs import (
     wait_for_end,
     wait_for_process,
 )
-from tests.command_line import launch
+from tests.command_line import start_on_terminal
 from tests.servers import Service, serving_in_process
 from tests.waiting import wait_until
 
@@ -39,9 +39,7 @@ def on_terminal(service: Service, *arguments: str, columns: int, until: bytes | 
     """What a command draws on a terminal, until it ends or has drawn `until` three times."""
     environment = {**environment_of(service), "COLUMNS": str(columns)}
     drawn = b""
-    with launch(
-        *arguments, terminal=True, cwd=service.directory, environment=environment
-    ) as running:
+    with start_on_terminal(*arguments, cwd=service.directory, **environment) as running:
         while data := read_terminal(running.stdout):
             drawn += data
             if until is not None and drawn.count(until) >= 3:

@@ -10,12 +10,12 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.servers import Server
+from tests.servers import Service
 
 SANDBOX_ID = "local"
 
 
-def _sandbox(server: Server) -> dict[str, Any]:
+def _sandbox(server: Service) -> dict[str, Any]:
     now = datetime.now(UTC).replace(microsecond=0)
     later = (now + timedelta(hours=1)).isoformat().replace("+00:00", "Z")
     return {
@@ -42,7 +42,7 @@ def _sandbox(server: Server) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def control_plane(server: Server) -> Iterator[str]:
+def control_plane(server: Service) -> Iterator[str]:
     """The URL of a control plane whose every sandbox is `server`."""
 
     class Handler(BaseHTTPRequestHandler):

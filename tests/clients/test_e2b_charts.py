@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
 import pytest
 from e2b_code_interpreter.charts import _deserialize_chart
 
@@ -23,9 +22,7 @@ _DRAWINGS = {
 @pytest.mark.parametrize("kind", _DRAWINGS)
 def test_each_kind_of_chart_is_read_as_itself(server: Server, kind: str) -> None:
     code = f"import matplotlib.pyplot as plt\n{_DRAWINGS[kind]}\nplt.show()"
-    answer = httpx.post(
-        f"{server.url}/execute", json={"code": code}, headers=server.headers, timeout=60
-    ).json()
+    answer = server.request("POST", "/execute", json={"code": code}).json()
     chart: Any = _deserialize_chart(answer["chart"])
     assert type(chart).__name__ == kind
     assert chart.elements

@@ -13,7 +13,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from hopx_ai import AsyncSandbox, Sandbox
 from hopx_ai._async_agent_client import AsyncAgentHTTPClient
@@ -122,7 +121,7 @@ def cache_two_runs(server: Server, code: str) -> None:
     """One run and one hit."""
     body = {"code": code, "isolated": True, "cache": True}
     for _ in range(2):
-        httpx.post(f"{server.url}/execute", json=body, headers=server.headers, timeout=60)
+        server.request("POST", "/execute", json=body)
 
 
 def test_statistics_of_the_cache_and_clearing_it(sandbox: Any, server: Server) -> None:

@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
-from tests.clients.test_hopx_jobs import wait_for
+from tests.programs import Program
 from tests.servers import Server
+from tests.waiting import wait_until
 
 _SHIM = Path(__file__).parent / "shim"
 
 
-@dataclass
 class CommandLine:
     """Runs `hopx`; `home` is where it keeps what it keeps."""
 
-    url: str
-    home: Path
-    server: Server
-
-    def run(self, *args: str, stdin: str = "", ok: bool = True) -> str:
-        """What it prints; the test fails if it fails."""
-        env = {
+    def __init__(self, url: str, home: Path, server: Server) -> None:
+        self.home = home
+        self.server = server
+        self._environment = {
             "PATH": os.environ["PATH"],
-            "HOME": str(self.home),
+            "HOME": str(home),
             "HOPX_API_KEY": "any",
-            "HOPX_BASE_URL": self.url,
+            "HOPX_BASE_URL": url,
             "NO_PROXY": "127.0.0.1,localhost",
             "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
             # `run` and `system` know no other host.
@@ -43,18 +37,20 @@ class CommandLine:
             "NO_COLOR": "1",
             "COLUMNS": "200",
         }
-        done = subprocess.run(
-            [Path(sys.executable).with_name("hopx"), *args],
-            input=stdin,
-            env=env,
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+        # Its modules read the environment as they are imported, so it is the same for all commands.
+        self._hopx = Program(
+            [str(Path(sys.executable).with_name("hopx"))],
+            "hopx_cli.main:app",
+            ["httpcore", "h11", "anyio", "certifi"],
+            environment=self._environment,
         )
-        assert (done.returncode == 0) is ok, (done.stdout, done.stderr)
-        return done.stdout
+
+    def run(self, *args: str, ok: bool = True) -> str:
+        """What it prints; the test fails if it fails."""
+        with self._hopx.start(*args, cwd=self.home, environment=self._environment) as running:
+            out, err = running.finish()
+            assert (running.wait() == 0) is ok, (out, err)
+        return out.decode()
 
     def json(self, *args: str) -> Any:
         """What it prints as JSON, after its words on progress."""
@@ -67,10 +63,10 @@ class CommandLine:
         return real if real.exists() else self.server.workspace
 
 
-@pytest.fixture
-def hopx(server: Server, tmp_path: Path) -> Iterator[CommandLine]:
+@pytest.fixture(scope="module")
+def hopx(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
     with control_plane(server) as url:
-        yield CommandLine(url, tmp_path, server)
+        yield CommandLine(url, tmp_path_factory.mktemp("hopx"), server)
 
 
 def test_commands(hopx: CommandLine) -> None:
@@ -113,19 +109,15 @@ def test_background(hopx: CommandLine) -> None:
     assert "cmd_" in started
     listed = hopx.run("run", "x", "ps", "-s", SANDBOX_ID)
     assert "python" in listed
-    pid = next(
-        process["pid"] for process in _processes(hopx.server) if process["status"] == "running"
-    )
+    (pid,) = wait_until(lambda: _running(hopx.server))
     hopx.run("run", "x", "kill", str(pid), "-s", SANDBOX_ID)
-    wait_for(lambda: all(found["status"] != "running" for found in _processes(hopx.server)))
+    wait_until(lambda: not _running(hopx.server))
 
 
-def _processes(server: Server) -> list[dict[str, Any]]:
-    answer = httpx.get(
-        f"{server.url}/execute/processes", headers={"Authorization": f"Bearer {server.token}"}
-    )
-    found: list[dict[str, Any]] = answer.json()["processes"]
-    return found
+def _running(server: Server) -> list[int]:
+    """The process ids of the jobs that run."""
+    answer = server.request("GET", "/execute/processes")
+    return [item["pid"] for item in answer.json()["processes"] if item["status"] == "running"]
 
 
 def test_system(hopx: CommandLine) -> None:

@@ -15,7 +15,7 @@ from hopx_ai.errors import FileNotFoundError as ClientFileNotFound
 from hopx_ai.errors import HopxError
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
-from tests.servers import Server, serving
+from tests.servers import Service, serving_in_process
 
 _SCRIPT = Path(__file__).parent / "javascript" / "files.mjs"
 _TEXT = 'line "one"\nzwei é € 😀 & # + %25'
@@ -23,20 +23,24 @@ _TEXT = 'line "one"\nzwei é € 😀 & # + %25'
 _BYTES = bytes(range(256)) + b"\0\xff\r\n"
 
 
-@pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     root = tmp_path_factory.mktemp("files")
-    with serving(
-        root,
-        KERNELAGENT_POOL_IDLE="0",
-        KERNELAGENT_FILE_ROOTS=str(root / "app"),
-    ) as running:
+    app = str(root / "app")
+    with serving_in_process(root, pool_idle=0, fork_server=False, file_roots=app) as running:
         yield running
 
 
-def test_the_python_client(server: Server, tmp_path: Path) -> None:
+@pytest.fixture
+def work(server: Service, request: pytest.FixtureRequest) -> Path:
+    """A directory of the test in the workspace."""
+    directory = server.workspace / str(request.node.name)
+    directory.mkdir()
+    return directory
+
+
+def test_the_python_client(server: Service, work: Path, tmp_path: Path) -> None:
     files = Sandbox.debug(agent_url=server.url, jwt_token=server.token).files
-    work = server.workspace
     name = str(work / "a b&c#d%25+é.txt")
     files.write(name, _TEXT)
     assert files.read(name) == _TEXT
@@ -47,7 +51,7 @@ def test_the_python_client(server: Server, tmp_path: Path) -> None:
     assert files.read_bytes(str(work / "deep" / "bytes")) == _BYTES
     # A cookbook reads a picture as text.
     assert isinstance(files.read(str(work / "deep" / "bytes")), str)
-    app = str(work.parent / "app" / "dist" / "index.html")
+    app = str(server.directory / "app" / "dist" / "index.html")
     files.write(app, "<html>")
     assert files.read(app) == "<html>"
 
@@ -87,16 +91,15 @@ def test_the_python_client(server: Server, tmp_path: Path) -> None:
     assert caught.value.code == "INVALID_PATH"
 
 
-def test_fifty_megabytes_of_text(server: Server) -> None:
+def test_fifty_megabytes_of_text(server: Service, work: Path) -> None:
     files = Sandbox.debug(agent_url=server.url, jwt_token=server.token).files
     text = "0123456789 é\n" * (50 * 2**20 // 14)
-    files.write(str(server.workspace / "large"), text)
-    assert (server.workspace / "large").stat().st_size == len(text.encode())
-    assert files.read(str(server.workspace / "large")) == text
+    files.write(str(work / "large"), text)
+    assert (work / "large").stat().st_size == len(text.encode())
+    assert files.read(str(work / "large")) == text
 
 
-async def test_the_asynchronous_client(server: Server) -> None:
-    work = server.workspace
+async def test_the_asynchronous_client(server: Service, work: Path) -> None:
     with control_plane(server) as base_url:
         sandbox: Any = await AsyncSandbox.connect(SANDBOX_ID, api_key="any", base_url=base_url)
         try:
@@ -121,13 +124,13 @@ async def test_the_asynchronous_client(server: Server) -> None:
             await sandbox._client.close()
 
 
-async def test_the_javascript_client(server: Server) -> None:
+async def test_the_javascript_client(server: Service, work: Path) -> None:
     with control_plane(server) as base_url:
         node = await asyncio.create_subprocess_exec(
             "node",
             str(_SCRIPT),
             base_url,
-            str(server.workspace),
+            str(work),
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "NODE_NO_WARNINGS": "1"},
         )

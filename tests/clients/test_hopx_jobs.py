@@ -8,7 +8,7 @@ import hmac
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +20,7 @@ from hopx_ai.errors import HopxError
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
 from tests.servers import Server, serving
+from tests.waiting import PATIENCE, until, wait_until
 
 _SCRIPT = Path(__file__).parent / "javascript" / "jobs.mjs"
 _SECRET = "s3cret"
@@ -36,7 +37,8 @@ class Receiver:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("jobs")
-    with serving(root, KERNELAGENT_WEBHOOK_ALLOW="127.0.0.1") as running:
+    settings = {"KERNELAGENT_WEBHOOK_ALLOW": "127.0.0.1", "KERNELAGENT_PRELOAD": ""}
+    with serving(root, **settings) as running:
         yield running
 
 
@@ -72,15 +74,6 @@ def sandbox(server: Server) -> Any:
     return Sandbox.debug(agent_url=server.url, jwt_token=server.token)
 
 
-def wait_for(condition: Callable[[], Any]) -> Any:
-    """What `condition` gives, once it is something."""
-    deadline = time.monotonic() + 30
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return found
-
-
 def ended(sandbox: Any, process_id: str) -> dict[str, Any]:
     """The job in the client's list, once it has ended."""
 
@@ -90,11 +83,11 @@ def ended(sandbox: Any, process_id: str) -> dict[str, Any]:
                 return dict(item)
         return None
 
-    return dict(wait_for(look))
+    return dict(wait_until(look))
 
 
 def check_callback(receiver: Receiver, execution_id: str, stdout: str, status: str) -> None:
-    headers, body = wait_for(lambda: receiver.seen)[0]
+    headers, body = wait_until(lambda: receiver.seen)[0]
     content = json.loads(body)
     assert content["execution_id"] == execution_id
     assert (content["status"], content["stdout"]) == (status, stdout)
@@ -175,11 +168,14 @@ async def test_the_asynchronous_client(server: Server, receiver: Receiver) -> No
             ]
             return dict(found[0]) if found else {}
 
-        async with asyncio.timeout(30):
-            while (await item(started["process_id"])).get("status") != "completed":
-                await asyncio.sleep(0.02)
-            while not (await item(sleeper["process_id"])).get("pid"):
-                await asyncio.sleep(0.02)
+        async def is_completed() -> bool:
+            return (await item(started["process_id"])).get("status") == "completed"
+
+        async def has_process() -> bool:
+            return bool((await item(sleeper["process_id"])).get("pid"))
+
+        await until(is_completed)
+        await until(has_process)
         assert (await item(sleeper["process_id"]))["execution_id"] == sleeper["execution_id"]
         killed = await sandbox.kill_process(sleeper["process_id"])
         assert killed["status"] == "killed"
@@ -213,7 +209,7 @@ async def test_the_javascript_client(server: Server, receiver: Receiver) -> None
             receiver.url,
             stdout=asyncio.subprocess.PIPE,
         )
-        output, _ = await asyncio.wait_for(node.communicate(), 60)
+        output, _ = await asyncio.wait_for(node.communicate(), PATIENCE)
     assert node.returncode == 0
     got = json.loads(output.splitlines()[-1])
 

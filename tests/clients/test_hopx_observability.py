@@ -12,6 +12,7 @@ from hopx_ai import AsyncSandbox, Sandbox
 import kernelagent
 from tests.clients.control_plane import control_plane
 from tests.servers import Server
+from tests.waiting import PATIENCE
 
 
 def check(got: dict[str, Any], server: Server) -> None:
@@ -97,7 +98,7 @@ async def test_the_published_javascript_client(server: Server) -> None:
         node = await asyncio.create_subprocess_exec(
             "node", str(script), base_url, server.url, stdout=asyncio.subprocess.PIPE
         )
-        printed, _ = await asyncio.wait_for(node.communicate(), 60)
+        printed, _ = await asyncio.wait_for(node.communicate(), PATIENCE)
     assert node.returncode == 0
     got = json.loads(printed.splitlines()[-1])
     check(got, server)

@@ -13,7 +13,8 @@ import pytest
 from hopx_ai import AsyncSandbox, Sandbox
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
-from tests.servers import Server, serving
+from tests.servers import WITHOUT_KERNELS, Server, serving
+from tests.waiting import PATIENCE
 
 _SCRIPT = Path(__file__).parent / "javascript" / "terminal.mjs"
 
@@ -22,7 +23,7 @@ _SCRIPT = Path(__file__).parent / "javascript" / "terminal.mjs"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One whose shells read no files of the user's."""
     root = tmp_path_factory.mktemp("terminals")
-    with serving(root, HOME=str(root)) as running:
+    with serving(root, HOME=str(root), **WITHOUT_KERNELS) as running:
         yield running
 
 
@@ -33,7 +34,7 @@ async def drive(terminal: Any, connection: Any) -> tuple[str, int]:
     await terminal.send_input(connection, "seq -f '<%g>' 20000\n")
     await terminal.send_input(connection, "echo 'é€😀'; exit 6\n")
     text, code = "", -1
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         async for message in terminal.iter_output(connection):
             if message["type"] == "output":
                 text += message["data"]
@@ -81,7 +82,7 @@ async def test_the_command_mode_of_the_command_line_client(server: Server) -> No
         await asyncio.sleep(0.1)
         await sandbox.terminal.send_input(connection, "exit\n")
         messages = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             async for message in sandbox.terminal.iter_output(connection):
                 messages.append(message)
         await connection.close()
@@ -97,7 +98,7 @@ async def test_javascript(server: Server) -> None:
         node = await asyncio.create_subprocess_exec(
             "node", str(_SCRIPT), base_url, stdout=asyncio.subprocess.PIPE
         )
-        output, _ = await asyncio.wait_for(node.communicate(), 60)
+        output, _ = await asyncio.wait_for(node.communicate(), PATIENCE)
     assert node.returncode == 0
     got = json.loads(output.splitlines()[-1])
     assert got["kinds"] == ["output", "exit"]

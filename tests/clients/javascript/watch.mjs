@@ -15,15 +15,25 @@ async function watch(path, enough) {
   return seen;
 }
 
-// What is done, once the test says that the watch is on. The client loses what it has no time for.
-process.stdin.once('data', () => {
-  for (let number = 0; number < 20; number += 1) writeFileSync(`${directory}/${number}`, 'x');
-  setTimeout(() => writeFileSync(`${directory}/last`, 'x'), 1000);
-});
+// Resolves when the test has written a line.
+const told = () => new Promise((resolve) => process.stdin.once('data', resolve));
+
 const got = {};
-got.many = await watch(directory, (event) => event.path.endsWith('/last'));
-setTimeout(() => renameSync(`${directory}/1`, `${directory}/one`), 1000);
-setTimeout(() => rmSync(`${directory}/2`), 2000);
-got.two = await watch(directory, (event) => event.event === 'deleted');
+// What is done, once the test says that the watch is on. The client loses what it has no time for,
+// the last one too.
+let timer;
+told().then(() => {
+  for (let number = 0; number < 20; number += 1) writeFileSync(`${directory}/${number}`, 'x');
+  let last = 0;
+  timer = setInterval(() => writeFileSync(`${directory}/last ${last++}`, 'x'), 300);
+});
+got.many = await watch(directory, (event) => event.path.includes('/last'));
+clearInterval(timer);
+
+told().then(() => renameSync(`${directory}/1`, `${directory}/one`));
+got.two = await watch(directory, (event) => {
+  if (event.event === 'renamed') setImmediate(() => rmSync(`${directory}/2`));
+  return event.event === 'deleted';
+});
 console.log(JSON.stringify(got));
 process.exit(0);

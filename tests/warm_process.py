@@ -1,8 +1,9 @@
-"""The process in which commands start warm: it has imported what they need, and forks for each.
+"""The process from which a program starts warm: it has imported it, and forks for each command.
 
-`python -m tests.warm_commands DESCRIPTOR`. Each request on that socket is JSON, with four
+`python -m tests.warm_process DESCRIPTOR MODULE:FUNCTION MODULE...`: the socket with requests, what
+a command calls, and what else it imports sooner or later. Each request is JSON, with four
 descriptors: stdin, stdout and stderr of the command, and a socket, which first gets a descriptor
-of the process, and then its exit code. The process ends with the socket.
+of its process, and then its exit code. The process ends with the socket.
 """
 
 from __future__ import annotations
@@ -21,16 +22,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-# What commands import when they need it. Not `typer.rich_utils`, which reads the environment as it
-# is imported.
-_MODULES = """
-kernelagent.auth kernelagent.client kernelagent.settings
-kernelagent.cli kernelagent.cli.follower kernelagent.cli.printer kernelagent.cli.prompts
-kernelagent.cli.selection kernelagent.cli.tables kernelagent.cli.terminal
-kernelagent.jupyter.languages kernelagent.notebooks.replay
-anyio._backends._asyncio httpcore._async.http2 jupyter_client.kernelspec
-rich.console rich.live rich.markdown rich.progress rich.table
-""".split()
 # Variables that the interpreter and typer read when they start.
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "TYPER_", "_TYPER_")
 _LONGEST_REQUEST = 2**17
@@ -38,16 +29,18 @@ _LONGEST_REQUEST = 2**17
 
 def main() -> None:
     """Become one command after the other, each in a process of its own."""
-    for module in _MODULES:
-        importlib.import_module(module)
+    _, descriptor, entry, *modules = sys.argv
+    module, _, function = entry.partition(":")
+    for name in (module, *modules):
+        importlib.import_module(name)
     # What the collector does not touch stays shared.
     gc.collect()
     gc.freeze()
-    with socket.socket(fileno=int(sys.argv[1])) as requests:
+    with socket.socket(fileno=int(descriptor)) as requests:
         request, descriptors = _next_command(requests)
     _become(request, descriptors)
     try:
-        importlib.import_module("kernelagent.cli").main()
+        sys.exit(getattr(sys.modules[module], function)())
     except SystemExit as ending:
         _leave(ending.code)
         raise
@@ -91,7 +84,7 @@ def _reap() -> None:
 
 
 def _become(request: Mapping[str, Any], descriptors: list[int]) -> None:
-    """Be as `python -m kernelagent` is once it has been imported, or start that."""
+    """Be as the program is once it has been imported, or start it."""
     environment: dict[str, str] = request["environment"]
     if request["new_session"]:
         os.setsid()
@@ -101,21 +94,30 @@ def _become(request: Mapping[str, Any], descriptors: list[int]) -> None:
     os.chdir(request["cwd"])
     # Whoever started the tests may have had them ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if request["fresh"] or _read_at_start(environment) != _read_at_start(os.environ):
+    before = _first_environment()
+    if request["fresh"] or _read_at_start(environment) != _read_at_start(before):
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
-        command = [sys.executable, "-m", "kernelagent", *request["arguments"]]
-        os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is wanted
+        command = [*request["program"], *request["arguments"]]
+        os.execve(command[0], command, environment)  # noqa: S606 - no shell is wanted
+    # The interpreter may have added a locale.
+    added = {name: value for name, value in os.environ.items() if name not in before}
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update({**environment, **added})
     tempfile.tempdir = None
-    sys.argv = [str(importlib.import_module("kernelagent").__file__), *request["arguments"]]
+    sys.argv = [request["program"][-1], *request["arguments"]]
     sys.path[0] = str(Path.cwd())
     encoding, errors = sys.stdout.encoding, sys.stdout.errors
     sys.stdin = os.fdopen(0, encoding=encoding, errors=errors, closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding=encoding, errors=errors, closefd=False)
     # By lines, as the interpreter has it.
     sys.stderr = os.fdopen(2, "w", 1, encoding=encoding, errors="backslashreplace", closefd=False)
+
+
+def _first_environment() -> dict[str, str]:
+    """The environment with which this interpreter was started."""
+    lines = os.fsdecode(Path("/proc/self/environ").read_bytes()).split("\0")
+    return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
 def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
