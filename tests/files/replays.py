@@ -9,8 +9,6 @@ import shutil
 import stat
 from pathlib import Path
 
-import pytest
-
 from kernelagent.files.watch_changes import Change, Event
 
 # Inode, time of the content.
@@ -55,7 +53,7 @@ class Client:
             try:
                 self.take(change)
             except (AssertionError, KeyError):
-                pytest.fail(f"{change} does not follow in {changes}")
+                raise AssertionError(f"{change} does not follow in {changes}") from None
 
     def knows(self, facts: Facts) -> bool:
         """Whether what is known is what is there."""

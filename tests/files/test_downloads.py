@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from pathlib import Path
@@ -12,6 +11,7 @@ import httpx
 import pytest
 
 from tests.files.conftest import Files
+from tests.waiting import until
 
 DATA = os.urandom(1_000_000)
 
@@ -163,6 +163,4 @@ async def test_a_client_that_leaves_leaves_nothing_open(files: Files) -> None:
         async with files.client.stream("GET", path) as response:
             await anext(response.aiter_raw())
             assert is_open()
-        async with asyncio.timeout(20):
-            while is_open():
-                await asyncio.sleep(0.02)
+        await until(lambda: not is_open())

@@ -27,7 +27,7 @@ from kernelagent.files.service import FileService
 from kernelagent.files.staging import ArchiveLimits, Staging
 from tests.files.conftest import Files, files_of, files_server
 from tests.runs import client_of
-from tests.servers import WITHOUT_KERNELS, Server, start_server
+from tests.servers import WITHOUT_KERNELS, Server, serving_in_process, start_server
 
 AS_ROOT = os.geteuid() == 0
 SMALL = 4 * 2**20
@@ -285,7 +285,6 @@ async def test_directories_that_may_not_be_written_join_others_of_their_owner() 
         await service.close()
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("route", ["write", "upload", "archive"])
 async def test_a_killed_server_leaves_the_old_file_or_the_new_one(
     tmp_path: Path, route: str
@@ -308,14 +307,11 @@ async def test_a_killed_server_leaves_the_old_file_or_the_new_one(
         with contextlib.suppress(Exception):
             await changing
         assert (workspace / "file").read_bytes() in (old, new)
-    server = await asyncio.to_thread(start_server, tmp_path, **WITHOUT_KERNELS)
-    try:
-        async with client_of(server) as client:
+    with serving_in_process(tmp_path, pool_idle=0, fork_server=False) as successor:
+        async with client_of(successor) as client:
             await _send(client, route, new)
             assert (workspace / "file").read_bytes() == new
             assert [path.name for path in workspace.iterdir()] == ["file"]
-    finally:
-        await asyncio.to_thread(server.stop)
 
 
 async def _send(client: Any, route: str, content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -166,8 +167,6 @@ def test_what_a_match_needs_is_in_every_line_that_matches() -> None:
 
 
 async def test_a_pattern_that_takes_for_ever_holds_up_nobody(files: Files) -> None:
-    import asyncio
-
     await files.write("x", "a" * 5000 + "b")
     slow = asyncio.create_task(search(files, r"(a*)*(a*)*(a*)*c\1"))
     worst = 0.0
@@ -226,10 +225,10 @@ def test_globs(pattern: str, path: str, matches: bool) -> None:
 
 
 def test_globs_take_no_time() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert not Glob("*a" * 400).matches("a" * 255)
     assert not Glob("**/a/" * 150 + "b").matches("a/" * 1000 + "c")
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     for pattern in ("", "x" * 1001, "a\0"):
         with pytest.raises(InvalidRequest):
             Glob(pattern)

@@ -16,7 +16,7 @@ from tests.servers import Server
 from tests.waiting import until
 
 COUNT = 10_000
-# Seconds that the server may work before it answers others: what `pulse` says.
+# Seconds that the server may work before it answers others.
 HELD_UP = 0.05
 
 

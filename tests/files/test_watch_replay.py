@@ -6,106 +6,24 @@ import contextlib
 import os
 import random
 import shutil
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kernelagent.files.paths import TEMPORARY_PREFIX
-from kernelagent.files.watch_changes import Change
-from kernelagent.files.watch_nodes import Budget
-from kernelagent.files.watch_notifier import Hint, Hints, Notifier
-from kernelagent.files.watch_tree import Tree
-from tests.files.replays import Client, Facts, play, there, told
-
-SEEDS = int(os.environ.get("WATCH_REPLAYS", "200"))
+from kernelagent.files.watch_notifier import Hint, Hints
+from tests.files.looks import replay, unwatched
+from tests.files.replays import Client, there, told
 
 
-class Silent(Notifier):
-    """Says nothing: the test says where to look."""
-
-    def add(self, directories: Iterable[str]) -> None:
-        """Watch nothing."""
-
-
-@contextlib.contextmanager
-def picture(root: Path, *, names: int = 10_000) -> Iterator[Tree]:
-    """The picture of a directory that is not watched."""
-    budget = Budget(names)
-    tree = Tree(
-        os.open(root, os.O_RDONLY | os.O_DIRECTORY),
-        str(root),
-        only=None,
-        most_directories=1000,
-        budget=budget,
-        closed=frozenset(),
-        stop=threading.Event(),
-    )
-    tree.notifier = Silent(1000, lambda _: True)
-    try:
-        tree.open()
-        # No hint is older than what is remembered.
-        tree.update(Hints({}, lost=False, settled=True))
-        yield tree
-    finally:
-        tree.close()
-    assert sum(budget.take() for _ in range(names + 1)) == names
-
-
-def hints(rng: random.Random, root: Path, before: Facts, after: Facts) -> dict[str, Hint]:
-    """Where to look: the names in directories that are still there, and a few that are not."""
-    found = {}
-    for path in before.keys() | after.keys():
-        old, new = before.get(path), after.get(path)
-        above = path.rpartition("/")[0]
-        is_still = before.get(above) == after.get(above)
-        if old != new and (is_still or rng.randrange(2)):
-            hint = Hint(0)
-            hint |= Hint.DELETED if old else Hint(0)
-            hint |= Hint.ADDED if new else Hint(0)
-            found[str(root / path)] = hint
-    return found
-
-
-@pytest.mark.parametrize("seed", range(0, SEEDS, 25))
+@pytest.mark.parametrize("seed", range(0, 200, 25))
 def test_a_replay_ends_where_the_tree_does(tmp_path: Path, seed: int) -> None:
-    for number in range(seed, seed + 25):
+    """Some of them: `make prove watches` plays a thousand."""
+    for number in range(seed, seed + 6):
         root = tmp_path / str(number)
         root.mkdir()
-        _replay(random.Random(number), root)  # noqa: S311 - no secret
-
-
-def _replay(rng: random.Random, root: Path) -> None:
-    play(rng, root, 40)
-    before = there(root)
-    client = Client(before)
-    with picture(root) as tree:
-        for _ in range(8):
-            play(rng, root, rng.choice((2, 4, 8, 30)))
-            after = there(root)
-            for changes in _looks(rng, tree, hints(rng, root, before, after)):
-                client.take_all(changes)
-            client.check(after)
-            assert tree.look_through() == []
-            before = after
-
-
-def _looks(rng: random.Random, tree: Tree, hinted: dict[str, Hint]) -> Iterator[list[Change]]:
-    match rng.randrange(3):
-        case 0:
-            yield tree.look_through()
-        case 1:
-            yield tree.update(Hints(hinted, lost=False, settled=True))
-        case _:
-            # Some of it is heard of later, and with it the other half of some renames.
-            late = {path for path in hinted if rng.randrange(2)}
-            early = {path: hint for path, hint in hinted.items() if path not in late}
-            yield tree.update(Hints(early, lost=False, settled=False))
-            rest = {path: hinted[path] for path in sorted(late)}
-            yield tree.update(Hints(rest, lost=False, settled=True))
-    if tree.has_put_off:
-        yield tree.look_through()
+        replay(random.Random(number), root)  # noqa: S311 - no secret
 
 
 def make(root: Path, paths: str) -> Client:
@@ -125,7 +43,7 @@ def move(root: Path, *moves: str) -> None:
 
 def test_into_what_is_moved_itself(tmp_path: Path) -> None:
     client = make(tmp_path, "a/ a/keep b/ p/d0/")
-    with picture(tmp_path) as tree:
+    with unwatched(tmp_path) as tree:
         move(tmp_path, "p b/n1", "a b/n1/d0/e0")
         (tmp_path / "a").mkdir()
         changes = tree.look_through()
@@ -140,7 +58,7 @@ def test_into_what_is_moved_itself(tmp_path: Path) -> None:
 
 def test_two_change_places_in_what_is_moved(tmp_path: Path) -> None:
     client = make(tmp_path, "b/ b/keep b/l2/ b/l2/one x/ x/two k/")
-    with picture(tmp_path) as tree:
+    with unwatched(tmp_path) as tree:
         move(tmp_path, "b/l2 t", "x b/l2", "t x", "b k/c")
         changes = tree.look_through()
         # No order of renames tells of all three.
@@ -160,7 +78,7 @@ def test_what_is_moved_out_of_what_is_replaced(tmp_path: Path) -> None:
     client = make(tmp_path, "d/ d/c/ d/c/one d/e d/f")
     outside = tmp_path / TEMPORARY_PREFIX
     outside.mkdir()
-    with picture(tmp_path) as tree:
+    with unwatched(tmp_path) as tree:
         move(tmp_path, "d/c c")
         (outside / "d").mkdir()
         (outside / "d" / "f").touch()
@@ -194,7 +112,7 @@ def lose_and_move(root: Path) -> Hints:
 
 def test_a_file_that_was_not_remembered_is_gone_before_its_directory_moves(tmp_path: Path) -> None:
     make(tmp_path, "d/ d/c/ d/one")
-    with picture(tmp_path, names=0) as tree:
+    with unwatched(tmp_path, names=0) as tree:
         changes = tree.update(lose_and_move(tmp_path))
         assert told(changes) == [("deleted", "d/one"), ("renamed", "d", "e")]
 
@@ -202,7 +120,7 @@ def test_a_file_that_was_not_remembered_is_gone_before_its_directory_moves(tmp_p
 def test_what_is_remembered_is_not_told_as_gone_twice(tmp_path: Path) -> None:
     client = make(tmp_path, "d/ d/c/ d/one d/c/two")
     # All but the last one; the watched directory takes one.
-    with picture(tmp_path, names=4) as tree:
+    with unwatched(tmp_path, names=4) as tree:
         assert not tree.is_complete
         changes = tree.update(lose_and_move(tmp_path))
         assert told(changes) == [("renamed", "d", "e"), ("deleted", "e/one")]
@@ -235,7 +153,7 @@ def test_a_directory_that_is_away_for_a_moment(
     root, away = tmp_path / "root", tmp_path / "away"
     root.mkdir()
     client = make(root, "d/ d/one e/")
-    with picture(root) as tree, monkeypatch.context() as patch:
+    with unwatched(root) as tree, monkeypatch.context() as patch:
 
         def meanwhile(names: set[str], is_listed: bool) -> None:
             if is_listed and away.exists():
@@ -257,7 +175,7 @@ def test_a_directory_that_goes_once_it_was_looked_at(
     root = tmp_path / "root"
     root.mkdir()
     client = make(root, "d/ d/e/ d/e/one")
-    with picture(root) as tree, monkeypatch.context() as patch:
+    with unwatched(root) as tree, monkeypatch.context() as patch:
         (root / "d" / "e" / "two").touch()
 
         def meanwhile(names: set[str], is_listed: bool) -> None:
