@@ -21,7 +21,6 @@ from bench.scenarios import (
     measuring,
     memory,
     notebook,
-    soak,
     start,
     terminals,
     warm,
@@ -34,8 +33,6 @@ class Scenario:
 
     title: str
     run: Callable[[Plan, Callable[[str], None]], Findings]
-    # Takes so long that it is only run if it is asked for.
-    on_demand: bool = False
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -56,5 +53,4 @@ SCENARIOS: dict[str, Scenario] = {
     "files": Scenario("files, a small one", files.run),
     "notebook": Scenario("a notebook of 20 cells", notebook.run),
     "cache": Scenario("a cached run of two seconds", cache.run),
-    "soak": Scenario("what two thousand rough sessions leave behind", soak.run, on_demand=True),
 }

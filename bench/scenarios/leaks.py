@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bench.clients import OurRunner
 from bench.findings import Findings, Plan
-from bench.scenarios.leftovers import NOTE, at_rest, left_over
+from bench.leftovers import NOTE, at_rest, left_over
 from bench.servers import Server, our_server
 
 _AT_ONCE = 4

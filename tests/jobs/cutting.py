@@ -11,6 +11,7 @@ import httpx
 from tests.jobs.jobs import Message
 from tests.runs import client_of
 from tests.servers import Service
+from tests.waiting import until
 
 
 class Proxy:
@@ -30,6 +31,7 @@ class Proxy:
         self._server.close()
         self.cut()
         await self._server.wait_closed()
+        await until(lambda: not self.connected)
 
     @property
     def connected(self) -> bool:

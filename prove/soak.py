@@ -1,4 +1,9 @@
-"""Thousands of sessions that are used, branched, interrupted and killed at random."""
+"""Two thousand sessions, used, branched, interrupted and killed at random, leave nothing behind.
+
+Ten at a time run cells, plot, are branched, restored, interrupted, killed, run out of time, lose
+their caller, are deleted while they run, expire. Each answer is checked. Descriptors, threads,
+memory, processes, files and memory groups are counted after the first hundred and at the end.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,24 @@ import contextlib
 import os
 import random
 import signal
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bench.clients import HttpError
-from bench.findings import Findings, Plan
-from bench.scenarios.leftovers import NOTE, at_rest, left_over
-from bench.scenarios.variants import PLOT, WrongAnswer, expect
-from bench.servers import Server, our_server
+from bench.leftovers import NOTE, at_rest, left_over
+from bench.servers import Server
+from prove.report import Report
+from tests.servers import serving
 
-_SEED = 1
+LIMIT = 900
+
+_COUNT = 2000
 _AT_ONCE = 10
 _POOL = 1
 _WARM_UP = 100
@@ -28,7 +38,7 @@ _MOST_ACTIONS = 3
 _SHORT = 0.2
 _EXPIRY = 5.0
 _BEGIN = 10.0
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 _NOTHING = {"sessions": 0.0, "kernels leased": 0.0}
 _LOOPS = (
     "while True: pass",
@@ -37,61 +47,77 @@ _LOOPS = (
 )
 
 
-def run(plan: Plan, say: Callable[[str], None]) -> Findings:
-    """Measure it."""
-    findings = Findings()
-    count = plan.rounds(2000, 100)
-    warm_up = min(_WARM_UP, count)
-    done: Counter[str] = Counter()
-    wrong: list[str] = []
-    say("starting the server")
-    with our_server(pool=_POOL) as server, ThreadPoolExecutor(_AT_ONCE) as threads:
+_PLOT = "import matplotlib.pyplot as plt\nplt.plot(range(1000)); plt.show()"
 
-        def live(first: int, last: int) -> None:
-            for start in range(first, last, _AT_ONCE):
-                say(f"session {start} of {count}")
-                numbers = range(start, min(start + _AT_ONCE, last))
-                for actions, complaint in threads.map(_life, [server] * len(numbers), numbers):
-                    done.update(actions)
-                    wrong.extend([complaint] if complaint else [])
 
-        fresh = at_rest(server, _POOL, _NOTHING, patience=_PATIENCE)
-        # Whatever comes once and stays must be there before.
-        live(-warm_up, 0)
-        done.clear()
-        before = at_rest(server, _POOL, _NOTHING, patience=_PATIENCE)
-        started = time.monotonic()
-        live(0, count // 2)
-        halfway = at_rest(server, _POOL, before, patience=_PATIENCE)
-        live(count // 2, count)
-        seconds = time.monotonic() - started
-        after = at_rest(server, _POOL, before, patience=_PATIENCE)
+def prove(report: Report) -> None:
+    with tempfile.TemporaryDirectory(prefix="ka-soak-") as directory:
+        with running(Path(directory)) as server:
+            fresh = settled(server)
+            # Whatever comes once and stays must be there before.
+            warm = live(server, range(-_WARM_UP, 0), report.seed, report.say)
+            before = settled(server)
+            first = live(server, range(_COUNT // 2), report.seed, report.say)
+            halfway = settled(server, before)
+            second = live(server, range(_COUNT // 2, _COUNT), report.seed, report.say)
+            after = settled(server, before)
+        left = left_over(server, before, after)
+    done = first.actions + second.actions
+    report.say(", ".join(f"{number} {action}" for action, number in done.most_common()))
     for what, number in before.items():
-        moments = {
-            "fresh": fresh[what],
-            "before": number,
-            f"after {count // 2}": halfway[what],
-            f"after {count}": after[what],
-        }
-        findings.count(what, moments)
-    actions = ", ".join(f"{number} {action}" for action, number in done.most_common())
-    findings.notes += [
-        f"{_AT_ONCE} sessions at a time, seed {_SEED}, in {seconds:.0f} s: {actions}.",
-        f"Before: when it had seen {warm_up} other such sessions. From there on nothing may grow.",
-        NOTE,
-        *wrong[:5],
-    ]
-    findings.expect_none(
-        f"{count} sessions used, branched, interrupted, killed at random",
-        "leave nothing, answer right",
-        left_over(server, before, after) | {"sessions that went wrong": len(wrong)},
-    )
-    return findings
+        moments = (fresh[what], number, halfway[what], after[what])
+        report.say(f"{what}: {', '.join(f'{moment:g}' for moment in moments)}")
+    report.say(f"(fresh, after {_WARM_UP}, {_COUNT // 2} more, {_COUNT} more) {NOTE}")
+    for complaint in (*warm.complaints, *first.complaints, *second.complaints):
+        report.check(False, complaint)
+    for what, more in left.items():
+        report.figure(what, more, most=0)
 
 
-def _life(server: Server, number: int) -> tuple[list[str], str]:
+@contextlib.contextmanager
+def running(directory: Path) -> Iterator[Server]:
+    """A server whose pool is full, and whose processes can be told by the directory's name."""
+    settings = {
+        "KERNELAGENT_POOL_IDLE": str(_POOL),
+        "KERNELAGENT_RUNTIME_DIR": str(directory / "run"),
+    }
+    with serving(directory, **settings) as service:
+        port = int(service.url.rpartition(":")[2])
+        yield Server(port, service.token, service.process, directory)
+
+
+def settled(server: Server, before: Mapping[str, float] = _NOTHING) -> dict[str, float]:
+    """What the server holds, once that is no more than `before`, or it takes too long."""
+    return at_rest(server, _POOL, before, patience=_PATIENCE)
+
+
+@dataclass
+class Lives:
+    """What many sessions have done, and what went wrong."""
+
+    actions: Counter[str] = field(default_factory=Counter)
+    complaints: list[str] = field(default_factory=list)
+
+
+def live(
+    server: Server, numbers: range, seed: int, say: Callable[[str], None] = lambda _: None
+) -> Lives:
+    """Sessions with these numbers from their starts to their ends, ten at a time."""
+    lives = Lives()
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        for start in range(0, len(numbers), _AT_ONCE):
+            if start % 100 == 0:
+                say(f"session {numbers[start]}")
+            some = numbers[start : start + _AT_ONCE]
+            for actions, complaint in threads.map(lambda n: _life(server, n, seed), some):
+                lives.actions.update(actions)
+                lives.complaints += [complaint] if complaint else []
+    return lives
+
+
+def _life(server: Server, number: int, seed: int) -> tuple[list[str], str]:
     """One session from its start to its end: what was done, and what went wrong."""
-    chance = random.Random(f"{_SEED} {number}")  # noqa: S311 - nothing secret
+    chance = random.Random(f"{seed} {number}")  # noqa: S311 - nothing secret
     end = _choose(chance, _ENDS)
     done = []
     session = _Session(server, chance)
@@ -107,16 +133,25 @@ def _life(server: Server, number: int) -> tuple[list[str], str]:
         if end == _DELETED_BUSY:
             session.begin()
             session.control.request("DELETE", session.path)
-            expect("cancelled", session.client.receive()["outcome"])
+            _expect("cancelled", session.client.receive()["outcome"])
         elif end == _DELETED:
             session.delete()
         session.end_branches()
-    except (WrongAnswer, HttpError, OSError) as error:
+    except (_WrongAnswer, HttpError, OSError) as error:
         session.abandon()
         return done, f"session {number} ({', '.join(done)}): {error}"
     finally:
         session.close()
     return done, ""
+
+
+class _WrongAnswer(RuntimeError):
+    """The service did not answer what it was asked for."""
+
+
+def _expect(wanted: object, got: object) -> None:
+    if got != wanted:
+        raise _WrongAnswer(f"{got!r:.300} instead of {wanted!r:.300}")
 
 
 class _Session:
@@ -152,7 +187,7 @@ class _Session:
         deadline = time.monotonic() + _BEGIN
         while self.facts["state"] != "busy":
             if time.monotonic() > deadline:
-                raise WrongAnswer("a run did not begin")
+                raise _WrongAnswer("a run did not begin")
             time.sleep(0.002)
         time.sleep(self.chance.uniform(0, 0.02))
 
@@ -160,12 +195,12 @@ class _Session:
         """Give `kept` a new value."""
         self._value = self.chance.randrange(2**32)
         answer = self.run(f"kept = {self._value}")
-        expect("ok", "ok" if answer["success"] else _told(answer))
+        _expect("ok", "ok" if answer["success"] else _told(answer))
 
     def check(self) -> None:
         """Whether `kept` has its value."""
         answer = self.run("kept")
-        expect(str(self._value), answer.get("result") or _told(answer))
+        _expect(str(self._value), answer.get("result") or _told(answer))
 
     def branch(self) -> _Session:
         branch = _Session(self.server, self.chance)
@@ -227,12 +262,12 @@ class _Session:
 def _run_a_cell(session: _Session) -> None:
     number = session.chance.randrange(1000)
     answer = session.run(f"print({number})\n{number} + 1")
-    expect((f"{number}\n", str(number + 1)), (answer["stdout"], answer.get("result")))
+    _expect((f"{number}\n", str(number + 1)), (answer["stdout"], answer.get("result")))
 
 
 def _plot(session: _Session) -> None:
-    answer = session.run(PLOT)
-    expect(["image/png"], [output["type"] for output in answer["rich_outputs"]])
+    answer = session.run(_PLOT)
+    _expect(["image/png"], [output["type"] for output in answer["rich_outputs"]])
 
 
 def _branch(session: _Session) -> None:
@@ -251,9 +286,9 @@ def _branch(session: _Session) -> None:
 def _interrupt(session: _Session) -> None:
     session.begin()
     answer = session.control.request("POST", f"{session.path}/interrupt")
-    expect(True, answer["interrupted"])
+    _expect(True, answer["interrupted"])
     ended = session.client.receive()
-    expect(("interrupted", False), (ended["outcome"], ended["state_lost"]))
+    _expect(("interrupted", False), (ended["outcome"], ended["state_lost"]))
 
 
 def _kill(session: _Session) -> None:
@@ -269,15 +304,15 @@ def _kill(session: _Session) -> None:
         # The run was quicker than the news.
         _expect_death(answer)
         answer = session.run("'kept' in globals()")
-    expect("False", answer.get("result") or _told(answer))
-    expect(facts["generation"] + 1, session.facts["generation"])
+    _expect("False", answer.get("result") or _told(answer))
+    _expect(facts["generation"] + 1, session.facts["generation"])
     session.set()
 
 
 def _expect_death(answer: dict[str, Any]) -> None:
     # On a machine where others run out of memory meanwhile, this may be taken for the cause.
     if answer["outcome"] not in ("kernel_died", "out_of_memory"):
-        expect("kernel_died", _told(answer))
+        _expect("kernel_died", _told(answer))
 
 
 def _told(answer: dict[str, Any]) -> str:
@@ -288,7 +323,7 @@ def _told(answer: dict[str, Any]) -> str:
 
 def _run_out_of_time(session: _Session) -> None:
     answer = session.run(session.chance.choice(_LOOPS), timeout=_SHORT)
-    expect(("timeout", False), (answer["outcome"], answer["state_lost"]))
+    _expect(("timeout", False), (answer["outcome"], answer["state_lost"]))
 
 
 def _leave(session: _Session) -> None:
