@@ -39,6 +39,7 @@ _FIRST_LOOK, _LAST_LOOK = 0.1, 1.0
 _REST = 10
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _INTERRUPTED = 128 + signal.SIGINT
+_SYNTAX_ERROR = 2
 _FRESH = "the next run has a fresh one"
 
 
@@ -65,6 +66,8 @@ class Driver(BaseDriver):
         self._initial: set[str] = set()
         self._count = 0
         self._cell: Path | None = None
+        # What is said at the end of a cell whose rest bash was not given.
+        self._complaint = ""
         self._task: list[str] = []
         self._running = self._begun = self._rescued = False
         self._asks = False
@@ -138,7 +141,10 @@ class Driver(BaseDriver):
             if last is not None:
                 with contextlib.suppress(FileNotFoundError):
                     last.rename(self._cell)
-            rewrite(self._cell, run.code.encode("utf-8", "surrogateescape") + b"\n")
+            code, self._complaint = questions.cut_unclosed(
+                shell.program, f"{run.code}\n", self._cell.name
+            )
+            rewrite(self._cell, code.encode("utf-8", "surrogateescape") + b"\n")
             shell.order("run", self._task)
         except OSError as error:
             self._running = False
@@ -232,6 +238,9 @@ class Driver(BaseDriver):
         failure = None
         if self._interrupt is not None and status == _INTERRUPTED:
             failure = Failure("KeyboardInterrupt", "")
+        elif self._complaint:
+            self._listener.stream("stderr", self._complaint.encode("utf-8", "replace"))
+            status = _SYNTAX_ERROR
         self._listener.ended(Ended(failure, status, self._note))
 
     def _take_all(self) -> None:

@@ -1,4 +1,4 @@
-"""What a process has open, for tests that nothing is left."""
+"""Processes and what they have open, for tests that nothing is left."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import gc
 import os
 import threading
 from pathlib import Path
+
+import psutil
 
 from tests.waiting import PATIENCE
 
@@ -23,3 +25,11 @@ async def warm_threads() -> None:
     size = min(32, (os.cpu_count() or 1) + 4)
     barrier = threading.Barrier(size)
     await asyncio.gather(*(asyncio.to_thread(barrier.wait, PATIENCE) for _ in range(size)))
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

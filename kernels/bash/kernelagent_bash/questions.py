@@ -17,6 +17,10 @@ _WORD = re.compile(r"(?:\\.|[^\s;|&()<>'\"`=\\])*\Z")
 _REST = re.compile(r"[\w.-]*")
 _VARIABLE = re.compile(r"\$\{?(\w*)\Z", re.ASCII)
 _SPECIAL = re.compile(r"[\s\\'\"`$&;|()<>*?\[\]{}!#~=]")
+_UNCLOSED = "unexpected EOF while looking for matching `)'"
+_SYNTAX_ERROR = 2
+# How many lines of a command that is not complete are looked at.
+_MOST_LINES = 200
 _INCOMPLETE = ("unexpected end of file", "unexpected EOF", "here-document at line")
 _TYPES = {"n": "reference", "A": "associative array", "a": "array", "i": "integer"}
 # Bash makes these by itself, in the course of things.
@@ -76,6 +80,36 @@ def inspect(ask: Ask, code: str, cursor: int) -> MimeBundle | None:
 
 def is_complete(program: str, code: str) -> str:
     """By a shell that only reads it: as with `shopt -s extglob`, without the aliases of ours."""
+    checked = _check(program, code)
+    if checked is None:
+        return "unknown"
+    status, said = checked
+    if code.rstrip("\n").endswith("\\") or any(phrase in said for phrase in _INCOMPLETE):
+        return "incomplete"
+    return "complete" if status == 0 and not said else "invalid"
+
+
+def cut_unclosed(program: str, code: str, cell: str) -> tuple[str, str]:
+    """The part of a cell before a `$(` that is never closed, and what bash says of the rest.
+
+    At the end of such a file bash 5.2 writes outside of its memory, and may abort later. What is
+    not so comes back whole, with nothing to say.
+    """
+    if code.count("(") <= code.count(")"):
+        return code, ""
+    status, said = _check(program, code) or (0, "")
+    unclosed = next((line for line in said.splitlines() if _UNCLOSED in line), "")
+    if status != _SYNTAX_ERROR or not unclosed:
+        return code, ""
+    lines = code.split("\n")
+    tried = range(len(lines) - 1, max(len(lines) - _MOST_LINES, 0), -1)
+    parts = ("\n".join(lines[:count]) for count in tried)
+    part = next((part for part in parts if is_complete(program, part) == "complete"), "")
+    return part, f"{cell}: {unclosed.partition(': ')[2]}\n"
+
+
+def _check(program: str, code: str) -> tuple[int, str] | None:
+    """The status of a shell that only reads the code, and what it says; None if it cannot."""
     try:
         checked = subprocess.run(
             [program, "--norc", "-O", "extglob", "-n"],
@@ -86,11 +120,8 @@ def is_complete(program: str, code: str) -> str:
             cwd="/",
         )
     except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    said = checked.stderr.decode("utf-8", "replace")
-    if code.rstrip("\n").endswith("\\") or any(phrase in said for phrase in _INCOMPLETE):
-        return "incomplete"
-    return "complete" if checked.returncode == 0 and not said else "invalid"
+        return None
+    return checked.returncode, checked.stderr.decode("utf-8", "replace")
 
 
 def names(ask: Ask) -> list[str]:

@@ -39,6 +39,8 @@ class Terminal:
         self._attributes[_OFLAG] &= ~termios.OPOST
         if not takes_lines:
             self._attributes[_LFLAG] &= ~(termios.ECHO | termios.ICANON | termios.ISIG)
+        self._look = select.poll()
+        self._look.register(self.far, select.POLLIN)
         self._mark = mark
         self._marks = 0
         # The mark that is waited for; empty if none was printed.
@@ -58,6 +60,8 @@ class Terminal:
     @property
     def unread(self) -> int:
         """Bytes that were typed and that nobody has read; of lines, if they are whole."""
+        # To look has the terminal take in what was typed, which may else be on its way for long.
+        self._look.poll(0)
         raw = fcntl.ioctl(self.far, termios.FIONREAD, b"\0" * 4)
         return int(struct.unpack("i", raw)[0])
 

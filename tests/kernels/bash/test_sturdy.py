@@ -7,22 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.jupyter.leaks import runs
 from tests.kernels.host.harness import Host
-
-
-@pytest.fixture
-def bash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    """A shell in an empty directory."""
-    monkeypatch.chdir(tmp_path)
-    host = Host("bash")
-    yield host
-    host.close()
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -55,7 +47,8 @@ def test_the_shell_lives_on_with_its_state(bash: Host, code: str) -> None:
     bash.run("kept=1")
     outcome = bash.run(f"{code}\ntrue")
     assert outcome.stdout == ""
-    assert outcome.seconds < 2
+    # It would not answer for ever.
+    assert outcome.seconds < 40
     assert bash.run('command echo "$kept[$A]"', env={"A": "a b"}, cwd="/").stdout == "1[a b]\n"
     assert bash.run('command echo "$kept[${A-}]"').stdout == "1[]\n"
 
@@ -125,20 +118,19 @@ def test_what_ran_beside_a_shell_ends_with_it(bash: Host) -> None:
     assert outcome.ended.fresh
     pids = [int(word) for word in outcome.stdout.split()]
     assert len(pids) == 2
-    assert not any(map(_runs, pids))
+    assert not any(map(runs, pids))
     bash.run("sleep 1000 & setsid sleep 1001 & (sleep 1002 &) ; setsid true")
     shell = psutil.Process(bash.driver.pid)
-    started: list[int] = []
-    deadline = time.monotonic() + 5
-    while len(started) < 3:
-        assert time.monotonic() < deadline
-        started = [child.pid for child in shell.children(recursive=True) if _is_sleep(child)]
-    deadline = time.monotonic() + 5
-    while any(psutil.pid_exists(child.pid) and not _runs(child.pid) for child in shell.children()):
-        assert time.monotonic() < deadline
+
+    def sleeping() -> list[int]:
+        return [child.pid for child in shell.children(recursive=True) if _is_sleep(child)]
+
+    wait_until(lambda: len(sleeping()) == 3)
+    started = sleeping()
+    wait_until(lambda: all(runs(child.pid) for child in shell.children()))
     assert bash.run("(true &) ; kill %1; wait %1; echo $?").stdout.endswith("143\n")
     bash.close()
-    assert not any(map(_runs, started))
+    assert not any(map(runs, started))
 
 
 def test_a_killed_kernel_leaves_no_process() -> None:
@@ -155,13 +147,10 @@ def test_a_killed_kernel_leaves_no_process() -> None:
     assert kernel.stdout is not None
     pids = [int(word) for word in kernel.stdout.readline().split()]
     assert len(pids) == 3
-    assert all(map(_runs, pids))
+    assert all(map(runs, pids))
     kernel.kill()
     kernel.communicate()
-    deadline = time.monotonic() + 10
-    while any(map(_runs, pids)):
-        assert time.monotonic() < deadline, pids
-        time.sleep(0.01)
+    wait_until(lambda: not any(map(runs, pids)))
 
 
 def test_redirections_hold_for_a_cell_that_is_interrupted_too(bash: Host, tmp_path: Path) -> None:
@@ -194,8 +183,8 @@ def test_an_interrupt_between_runs_does_nothing(bash: Host) -> None:
 
 def test_a_program_that_prints_without_pause_does_not_keep_a_run(bash: Host) -> None:
     outcome = bash.run("yes >&1 & sleep 0.1; echo $! >pid")
-    assert outcome.seconds < 3
-    assert bash.run("kill $(cat pid); true").seconds < 3
+    assert outcome.seconds < 40
+    assert bash.run("kill $(cat pid); true").seconds < 40
 
 
 def test_a_large_environment_and_awkward_bytes(bash: Host) -> None:
@@ -208,12 +197,5 @@ def test_a_large_environment_and_awkward_bytes(bash: Host) -> None:
 def _is_sleep(process: psutil.Process) -> bool:
     try:
         return process.name() == "sleep"
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

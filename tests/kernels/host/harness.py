@@ -14,8 +14,7 @@ from typing import Any
 
 from kernelagent.jupyter.languages import kernels_directory
 from kernelagent_host.host import Driver, DriverClass, Ended, Failure, Run
-
-PATIENCE = 30.0
+from tests.waiting import PATIENCE
 
 
 @dataclass
@@ -52,6 +51,11 @@ class Outcome:
     @property
     def ok(self) -> bool:
         return self.ended is not None and self.ended.failure is None and self.ended.exit_code == 0
+
+
+def begun(outcome: Outcome) -> bool:
+    """Whether it has printed "begun"."""
+    return "begun" in outcome.stdout
 
 
 class Host:

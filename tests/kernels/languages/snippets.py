@@ -42,9 +42,9 @@ class Snippets:
     leave_well: str
     # prints "begun", then kills the process that it runs in
     die: str
-    # prints "a", waits for 0.5 s, prints "b"
+    # prints "a", waits until there is a file "go", prints "b"
     slowly: str
-    # prints 0 to 99999, one a line
+    # prints 0 to 19999, one a line
     flood: str
     # shows <b>bold</b> as HTML between two lines "one" and "two"
     html: str
@@ -77,8 +77,11 @@ SNIPPETS: dict[str, Snippets] = {
         leave="exit(3)",
         leave_well="exit(0)",
         die="import os\nprint('begun', flush=True)\nos.kill(os.getpid(), 9)",
-        slowly="import time\nprint('a', flush=True)\ntime.sleep(0.5)\nprint('b')",
-        flood="for i in range(100000): print(i)",
+        slowly=(
+            "import os, time\nprint('a', flush=True)\n"
+            "while not os.path.exists('go'): time.sleep(0.01)\nprint('b')"
+        ),
+        flood="for i in range(20000): print(i)",
         html=(
             "from IPython.display import HTML, display\n"
             "print('one')\ndisplay(HTML('<b>bold</b>'))\nprint('two')"
@@ -107,9 +110,12 @@ SNIPPETS: dict[str, Snippets] = {
         leave_well="process.exit(0)",
         die="console.log('begun')\nprocess.kill(process.pid, 'SIGKILL')",
         slowly=(
-            "console.log('a')\nawait new Promise(done => setTimeout(done, 500))\nconsole.log('b')"
+            "console.log('a')\n"
+            "while (!require('fs').existsSync('go'))\n"
+            "  await new Promise(done => setTimeout(done, 10))\n"
+            "console.log('b')"
         ),
-        flood="for (let i = 0; i < 100000; i++) console.log(i)",
+        flood="for (let i = 0; i < 20000; i++) console.log(i)",
         html="console.log('one')\ndisplay.html('<b>bold</b>')\nconsole.log('two')",
         ask="console.log(`[${prompt('')}]`)",
         unicode="console.log('žluť 日本 🎉')",
@@ -134,8 +140,8 @@ SNIPPETS: dict[str, Snippets] = {
         leave="exit 3",
         leave_well="exit 0",
         die="echo begun\nkill -9 $$",
-        slowly="echo a\nsleep 0.5\necho b",
-        flood="seq 0 99999",
+        slowly="echo a\nuntil [ -e go ]; do sleep 0.01; done\necho b",
+        flood="seq 0 19999",
         html="echo one\ndisplay --type text/html - <<< '<b>bold</b>'\necho two",
         ask='read -r line\necho "[$line]"',
         unicode="echo 'žluť 日本 🎉'",
@@ -161,10 +167,15 @@ SNIPPETS: dict[str, Snippets] = {
         leave="os.Exit(3)",
         leave_well="os.Exit(0)",
         die='fmt.Println("begun")\nsyscall.Kill(os.Getpid(), syscall.SIGKILL)',
-        slowly='fmt.Println("a")\ntime.Sleep(500 * time.Millisecond)\nfmt.Println("b")',
+        slowly=(
+            'fmt.Println("a")\n'
+            'for _, err := os.Stat("go"); err != nil; _, err = os.Stat("go") {\n'
+            "\ttime.Sleep(10 * time.Millisecond)\n}\n"
+            'fmt.Println("b")'
+        ),
         flood=(
             "w := bufio.NewWriter(os.Stdout)\n"
-            "for i := 0; i < 100000; i++ { fmt.Fprintln(w, i) }\n"
+            "for i := 0; i < 20000; i++ { fmt.Fprintln(w, i) }\n"
             "w.Flush()"
         ),
         html='fmt.Println("one")\ndisplay.HTML("<b>bold</b>")\nfmt.Println("two")',
@@ -187,7 +198,10 @@ SNIPPETS["typescript"] = replace(
     fail="console.log('before')\n\nthrow new RangeError('of its own' as string)",
     wait="console.log('begun')\nawait new Promise<void>(done => setTimeout(done, 60000))",
     slowly=(
-        "console.log('a')\nawait new Promise<void>(done => setTimeout(done, 500))\nconsole.log('b')"
+        "console.log('a')\n"
+        "while (!require('fs').existsSync('go')) {\n"
+        "  await new Promise<void>(done => setTimeout(done, 10))\n}\n"
+        "console.log('b')"
     ),
-    flood="for (let i: number = 0; i < 100000; i++) console.log(i)",
+    flood="for (let i: number = 0; i < 20000; i++) console.log(i)",
 )

@@ -101,14 +101,6 @@ def children(pid: int) -> set[int]:
     return found
 
 
-def runs(pid: int) -> bool:
-    """Whether a process is there, and no zombie."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def processes_in(folder: Path) -> set[int]:
     """The processes whose working directory is `folder` or below it."""
     found = set()

@@ -18,6 +18,7 @@ from kernelagent.jupyter.forking import ForkChannel
 from kernelagent.jupyter.run import Outcome
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run, text_of
+from tests.jupyter.leaks import runs
 from tests.kernels.python.forking import (
     FORKED,
     children,
@@ -28,7 +29,6 @@ from tests.kernels.python.forking import (
     is_plain,
     kernel_of,
     processes_in,
-    runs,
     server_of,
     session_of,
     until_ready,

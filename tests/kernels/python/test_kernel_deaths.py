@@ -12,7 +12,8 @@ import pytest
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.run import Outcome
 from tests.jupyter.engines import run, submit, text_of
-from tests.kernels.python.forking import kernel_of, runs, session_of
+from tests.jupyter.leaks import runs
+from tests.kernels.python.forking import kernel_of, session_of
 from tests.waiting import PATIENCE, until
 
 
