@@ -14,6 +14,7 @@ from kernelagent.commands import command as module
 from kernelagent.commands.command import Command, CommandSpec
 from kernelagent.jupyter.run import Outcome
 from kernelagent.process import kill_marked
+from tests.waiting import PATIENCE, until
 
 # More than a sink takes before it is waited for; and what fits into the pipe after that.
 _FIRST = 1_500_000
@@ -39,7 +40,7 @@ class SlowSink:
         self.backlog_bytes = 0
 
 
-def spec_of(tmp_path: Path, program: str, *, timeout: float = 30.0) -> CommandSpec:
+def spec_of(tmp_path: Path, program: str, *, timeout: float = PATIENCE) -> CommandSpec:
     env = dict(os.environ)
     return CommandSpec(
         (sys.executable, "-c", program), env, tmp_path, timeout, uuid.uuid4().hex[:16], 0.5
@@ -69,16 +70,16 @@ async def test_a_sink_that_takes_its_time_gets_all_of_it(tmp_path: Path) -> None
     work = asyncio.create_task(
         Command(spec_of(tmp_path, program), sink).go(lambda pid: _watch(pid, ended))
     )
-    await asyncio.wait_for(sink.full.wait(), 20)
+    await asyncio.wait_for(sink.full.wait(), PATIENCE)
     go_on.touch()
-    await asyncio.wait_for(ended.wait(), 20)
+    await asyncio.wait_for(ended.wait(), PATIENCE)
     # Far longer than the last words may take.
-    done, _ = await asyncio.wait([work], timeout=0.5)
+    done, _ = await asyncio.wait([work], timeout=0.3)
     assert not done
     assert sink.taken < _FIRST + _LAST
     sink.may_go_on.set()
 
-    ending = await asyncio.wait_for(work, 20)
+    ending = await asyncio.wait_for(work, PATIENCE)
 
     assert (ending.outcome, ending.exit_code) == (Outcome.OK, 0)
     assert sink.taken == _FIRST + _LAST
@@ -94,16 +95,16 @@ async def test_who_keeps_the_pipe_does_not_keep_the_command(tmp_path: Path) -> N
             os.setsid()
             if os.fork() == 0:
                 os.execve(sys.executable, [sys.executable, "-c",
-                    "import time; time.sleep(60)"], {"LEFT": sys.argv[1]})
+                    "import time; time.sleep(600)"], {"LEFT": sys.argv[1]})
             os._exit(0)
         os.wait()
     """
     mark = uuid.uuid4().hex
     spec = spec_of(tmp_path, program)
-    spec = CommandSpec((*spec.argv, mark), spec.env, spec.cwd, 30.0, spec.marker, spec.grace)
+    spec = CommandSpec((*spec.argv, mark), spec.env, spec.cwd, PATIENCE, spec.marker, spec.grace)
     sink = SlowSink()
     try:
-        ending = await asyncio.wait_for(Command(spec, sink).go(lambda _: None), 20)
+        ending = await asyncio.wait_for(Command(spec, sink).go(lambda _: None), PATIENCE)
         assert ending.outcome is Outcome.OK
         assert sink.taken == len("said\n")
     finally:
@@ -116,7 +117,7 @@ async def test_a_cancelled_command_lets_go_of_its_pipes(tmp_path: Path) -> None:
     work = asyncio.create_task(
         Command(spec_of(tmp_path, printing(10 * _FIRST)), sink).go(lambda _: None)
     )
-    await asyncio.wait_for(sink.full.wait(), 20)
+    await asyncio.wait_for(sink.full.wait(), PATIENCE)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         # The first waits for the process, the second for the sink.
@@ -124,7 +125,7 @@ async def test_a_cancelled_command_lets_go_of_its_pipes(tmp_path: Path) -> None:
             await asyncio.wait([work], timeout=0.2)
             work.cancel()
         await work
-    assert _pipes() == before
+    await until(lambda: _pipes() == before)
 
 
 def _watch(pid: int, ended: asyncio.Event) -> None:

@@ -12,13 +12,13 @@ import pytest
 
 from tests.jobs.jobs import alive, pids_in, post, refused
 from tests.runs import client_of
-from tests.servers import Server
+from tests.servers import Server, Service
 from tests.waiting import until
 
 Message = dict[str, Any]
 
 
-async def sh(server: Server, line: str, **fields: Any) -> Message:
+async def sh(server: Service, line: str, **fields: Any) -> Message:
     """The answer to a shell line, sent as published clients send it."""
     return await post(server, "/commands/run", command="bash", args=["-c", line], **fields)
 
@@ -119,7 +119,8 @@ async def test_much_output_goes_to_a_file(server: Server) -> None:
     assert "stdout_base64" not in answer
 
 
-async def test_a_gigabyte_takes_little_memory(server: Server) -> None:
+async def test_a_gigabyte_takes_little_memory(server_at_leisure: Server) -> None:
+    server = server_at_leisure
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
     highest = 0
@@ -147,11 +148,7 @@ async def test_a_client_that_leaves_ends_it(server: Server, tmp_path: Path) -> N
         (pid,) = await pids_in(pids, 1)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
-
-    async def has_ended() -> bool:
-        return not alive(pid)
-
-    await until(has_ended)
+    await until(lambda: not alive(pid))
 
 
 @pytest.mark.parametrize(
@@ -182,10 +179,10 @@ async def test_many_at_once(server: Server) -> None:
     assert [answer["stdout"] for answer in answers] == [f"{n}\n" for n in range(50)]
 
 
-async def test_only_so_many_run(server_with_little: Server, tmp_path: Path) -> None:
+async def test_only_so_many_run(server_with_little: Service, tmp_path: Path) -> None:
     server = server_with_little
     pids = tmp_path / "pids"
-    body = {"command": f"echo $$ >> {pids}; exec sleep 20"}
+    body = {"command": f"echo $$ >> {pids}; exec sleep 200"}
     async with client_of(server) as client:
         running = [asyncio.create_task(client.post("/commands/run", json=body)) for _ in range(2)]
         await pids_in(pids, 2)
