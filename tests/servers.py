@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
 
 from kernelagent.app import create_app
 from kernelagent.auth import Authenticator
@@ -170,7 +171,8 @@ def serving_in_process(directory: Path, **settings: Any) -> Iterator[Service]:
         started = threading.Event()
         with listen("127.0.0.1", 0) as listener:
             server = UvicornServer(create_app(options), started.set)
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            # Not its own `run`: that sets signal handlers, which is the main thread's.
+            thread = threading.Thread(target=uvicorn.Server.run, args=(server, [listener]))
             thread.start()
             try:
                 wait_until(lambda: started.is_set() or not thread.is_alive())
