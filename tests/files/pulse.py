@@ -15,9 +15,6 @@ from dataclasses import dataclass, field
 
 from tests.servers import Server
 
-# So many are asked at least, if need be after the work is done.
-_FEWEST = 21
-
 _ASK = """
 import http.client, json, select, sys, time
 address, process, fewest = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -48,11 +45,14 @@ class Pulse:
 
 
 @contextlib.asynccontextmanager
-async def pulse(server: Server) -> AsyncIterator[Pulse]:
-    """Ask the server over and over, from a process of its own: this one is busy too."""
+async def pulse(server: Server, *, fewest: int = 21) -> AsyncIterator[Pulse]:
+    """Ask the server over and over, from a process of its own: this one is busy too.
+
+    If need be it goes on after the work is done, until there are `fewest` answers.
+    """
     address = server.url.removeprefix("http://")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-c", _ASK, address, str(server.process.pid), str(_FEWEST)),
+        *(sys.executable, "-I", "-c", _ASK, address, str(server.process.pid), str(fewest)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.servers import Server, start_server
+from tests.servers import WITHOUT_KERNELS, Server, serving
 
 # Nobody's, and not the one that the service takes by itself.
 ORDINARY = 61185
@@ -89,36 +91,25 @@ def _make_python(folder: Path) -> Path:
     pytest.skip("no interpreter here can be executed by another user")
 
 
-Starter = Callable[..., Server]
-
-
-@pytest.fixture(scope="module")
-def start(place: Place) -> Iterator[Starter]:
-    """Starts a server as one of three kinds; each ends with the tests."""
-    running: list[Server] = []
-
-    def start(kind: str, **environment: str) -> Server:
-        folder = Path(tempfile.mkdtemp(dir=place.path))
-        folder.chmod(0o755)
-        python: tuple[str, ...] = (str(place.python),)
-        if kind.endswith(" in a container"):
-            python = (*without_namespaces(place), *python)
-        if kind.startswith("root"):
-            # An interpreter that only root can execute, or one that is not asked about.
-            environment["KERNELAGENT_SANDBOX_USER"] = "root"
-        if kind.startswith("ordinary user") and os.getuid() == 0:
-            os.chown(folder, ORDINARY, ORDINARY)
-            python = (*as_ordinary(), *python)
-            environment["HOME"] = str(folder)
-        server = start_server(
-            folder, state_dir=folder / "var" / "state", python=python, **environment
-        )
-        running.append(server)
-        return server
-
-    yield start
-    for server in running:
-        server.stop()
+@contextlib.contextmanager
+def starting(place: Place, kind: str, **environment: Any) -> Iterator[Server]:
+    """A server as one of three kinds, whose fork server has imported nothing yet."""
+    folder = Path(tempfile.mkdtemp(dir=place.path))
+    folder.chmod(0o755)
+    python: tuple[str, ...] = (str(place.python),)
+    if kind.endswith(" in a container"):
+        python = (*without_namespaces(place), *python)
+    if kind.startswith("root"):
+        # An interpreter that only root can execute, or one that is not asked about.
+        environment["KERNELAGENT_SANDBOX_USER"] = "root"
+    if kind.startswith("ordinary user") and os.getuid() == 0:
+        os.chown(folder, ORDINARY, ORDINARY)
+        python = (*as_ordinary(), *python)
+        environment["HOME"] = str(folder)
+    environment = {"KERNELAGENT_PRELOAD": "", **environment}
+    state_dir = folder / "var" / "state"
+    with serving(folder, state_dir=state_dir, python=python, **environment) as server:
+        yield server
 
 
 KINDS = [
@@ -137,12 +128,14 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def guarded(start: Starter, kind: str) -> Server:
+def guarded(place: Place, kind: str) -> Iterator[Server]:
     """A server of each kind, with all the isolation that it can have."""
-    return start(kind)
+    with starting(place, kind) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
-def open_server(start: Starter, kind: str) -> Server:
-    """The same without isolation."""
-    return start(kind, KERNELAGENT_ISOLATION="off")
+def open_server(place: Place, kind: str) -> Iterator[Server]:
+    """The same without isolation, for commands."""
+    with starting(place, kind, KERNELAGENT_ISOLATION="off", **WITHOUT_KERNELS) as server:
+        yield server

@@ -15,7 +15,7 @@ import pytest
 from kernelagent.isolation import landlock, seccomp
 from kernelagent.isolation.spawner import Orders, _within_reach
 from tests.jobs.jobs import get, post
-from tests.servers import start_server
+from tests.servers import WITHOUT_KERNELS, serving
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -403,17 +403,10 @@ async def test_a_container_that_has_one_user_only(tmp_path: Path) -> None:
     """Root there, and no other id can be given anything."""
     if not has_user_namespaces():
         pytest.skip("no user namespaces here")
-    running = start_server(
-        tmp_path,
-        python=(*_ALONE, sys.executable),
-        KERNELAGENT_POOL_IDLE="0",
-    )
-    try:
+    with serving(tmp_path, python=(*_ALONE, sys.executable), **WITHOUT_KERNELS) as running:
         facts = await get(running, "/info")
         user = next(layer for layer in facts["isolation"]["layers"] if layer["name"] == "user")
         assert user["state"] == "missing"
         assert user["detail"]
         answer = await post(running, "/commands/run", command="echo fine > file; cat file")
         assert answer["stdout"] == "fine\n"
-    finally:
-        running.stop()

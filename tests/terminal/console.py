@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import httpx
-import psutil
 import websockets
 
 from tests.runs import client_of
-from tests.servers import Server
-from tests.waiting import until
+from tests.servers import Server, Service
+from tests.waiting import PATIENCE, until
 
 Message = dict[str, Any]
 
@@ -55,13 +55,13 @@ class Console:
             self.text += message["data"]
         return message
 
-    async def until(self, condition: str | Callable[[], Any], seconds: float = 30) -> None:
+    async def until(self, condition: str | Callable[[], Any], seconds: float = PATIENCE) -> None:
         """Read until a text was printed or something holds."""
         async with asyncio.timeout(seconds):
             while not (condition in self.text if isinstance(condition, str) else condition()):
                 await self.receive()
 
-    async def until_type(self, kind: str, seconds: float = 30) -> Message:
+    async def until_type(self, kind: str, seconds: float = PATIENCE) -> Message:
         """Read until a message of this type; the message."""
         async with asyncio.timeout(seconds):
             while (message := await self.receive()).get("type") != kind:
@@ -70,7 +70,7 @@ class Console:
 
     async def close_code(self) -> int | None:
         """How the server closes the connection, once it does."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             with contextlib.suppress(websockets.ConnectionClosed):
                 while True:
                     await self.receive()
@@ -79,7 +79,7 @@ class Console:
 
 @contextlib.asynccontextmanager
 async def console(
-    server: Server, path: str = "/terminal", options: dict[str, Any] | None = None, **query: Any
+    server: Service, path: str = "/terminal", options: dict[str, Any] | None = None, **query: Any
 ) -> AsyncIterator[Console]:
     """A connection with a good token."""
     asked = f"?{urlencode(query)}" if query else ""
@@ -91,7 +91,7 @@ async def console(
         yield Console(connection)
 
 
-async def refusal(server: Server, path: str, **query: Any) -> tuple[int, Message]:
+async def refusal(server: Service, path: str, **query: Any) -> tuple[int, Message]:
     """Status and body with which a connection is refused."""
     try:
         async with console(server, path, **query):
@@ -100,7 +100,7 @@ async def refusal(server: Server, path: str, **query: Any) -> tuple[int, Message
         return error.response.status_code, json.loads(error.response.body or b"{}")
 
 
-async def call(server: Server, method: str, path: str = "/terminals", **body: Any) -> Message:
+async def call(server: Service, method: str, path: str = "/terminals", **body: Any) -> Message:
     """What a route answers that must succeed."""
     response = await attempt(server, method, path, **body)
     assert response.is_success, response.text
@@ -108,8 +108,13 @@ async def call(server: Server, method: str, path: str = "/terminals", **body: An
     return answer
 
 
+async def info(server: Service, path: str) -> Message:
+    """What is told of a named terminal."""
+    return await call(server, "GET", path)
+
+
 async def attempt(
-    server: Server, method: str, path: str = "/terminals", **body: Any
+    server: Service, method: str, path: str = "/terminals", **body: Any
 ) -> httpx.Response:
     """What a route answers."""
     async with client_of(server) as client:
@@ -117,7 +122,7 @@ async def attempt(
 
 
 @contextlib.asynccontextmanager
-async def terminal(server: Server, **wanted: Any) -> AsyncIterator[str]:
+async def terminal(server: Service, **wanted: Any) -> AsyncIterator[str]:
     """The path of a named terminal that is removed afterwards."""
     made = await call(server, "POST", **{**QUIET, **wanted})
     path = f"/terminals/{made['id']}"
@@ -127,30 +132,33 @@ async def terminal(server: Server, **wanted: Any) -> AsyncIterator[str]:
         await attempt(server, "DELETE", path)
 
 
-def ptys(server: Server) -> int:
+def ptys(server: Service) -> int:
     """How many descriptors of pseudo-terminals the server holds."""
+    process = server.process.pid if isinstance(server, Server) else os.getpid()
     links = []
-    for entry in Path(f"/proc/{server.process.pid}/fd").iterdir():
+    for entry in Path(f"/proc/{process}/fd").iterdir():
         with contextlib.suppress(OSError):
             links.append(str(entry.readlink()))
     return sum("/ptmx" in link or "/pts/" in link for link in links)
 
 
-async def none_open(server: Server) -> None:
+async def none_open(server: Service) -> None:
     """Wait until what tests before have left has been cleared up."""
 
     async def has_none() -> bool:
         return ptys(server) == 0
 
-    await until(has_none, 30)
+    await until(has_none)
 
 
-def bearers(text: str) -> list[psutil.Process]:
-    """The processes that have `text` among their arguments or in their environment."""
+def bearers(text: str) -> list[int]:
+    """The processes that have `text`, which is a test's own, as argument or in the environment."""
+    wanted = text.encode()
     found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            said = [*process.cmdline(), *process.environ().values()]
-            if process.status() != psutil.STATUS_ZOMBIE and any(text in word for word in said):
-                found.append(process)
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # Those that have ended have neither.
+            said = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+            if wanted in said:
+                found.append(int(folder.name))
     return found

@@ -14,7 +14,7 @@ import pytest
 
 from tests.servers import Server
 from tests.terminal.console import QUIET, Console, call, console, terminal
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 COLS, ROWS = 100, 30
 
@@ -42,7 +42,7 @@ class Screen:
     def text(self) -> str:
         return "\n".join(self.rows)
 
-    async def until(self, condition: str | Callable[[], Any], seconds: float = 30) -> None:
+    async def until(self, condition: str | Callable[[], Any], seconds: float = PATIENCE) -> None:
         """Look on until a text is to be seen, or something holds."""
         try:
             async with asyncio.timeout(seconds):

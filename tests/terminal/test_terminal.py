@@ -14,6 +14,7 @@ import psutil
 import pytest
 import websockets
 
+from tests.files.pulse import pulse
 from tests.runs import client_of
 from tests.servers import Server
 from tests.terminal.console import Console, bearers, console, none_open, ptys, refusal
@@ -139,27 +140,29 @@ async def test_input_as_bytes(server: Server) -> None:
 async def test_messages_suit_published_clients(server: Server) -> None:
     async with console(server) as terminal:
         await shell(terminal)
-        await terminal.type("yes '\x1b[1m\u20ac' | head -c 1000000; exit\n")
-        moments, sizes = [], []
+        began = time.monotonic()
+        await terminal.type("yes '\x1b[1m\u20ac' | head -c 4000000; exit\n")
+        sizes = []
         kind = ""
         while kind != "exit":
             received = await terminal.connection.recv()
-            moments.append(time.monotonic())
             sizes.append(len(received))
             kind = json.loads(received)["type"]
     assert max(sizes) < 64 * 1024
     # Arrivals can bunch up on a busy machine, but not on the whole.
-    assert moments[-1] - moments[0] >= 0.005 * (len(moments) - 1)
+    assert time.monotonic() - began >= 0.005 * (len(sizes) - 1)
 
 
 async def test_many_small_outputs_are_few_messages(server: Server) -> None:
     async with console(server) as terminal:
         await shell(terminal)
-        before = len(terminal.messages)
+        before, began = len(terminal.messages), time.monotonic()
         await terminal.type("for n in {1..300}; do echo $n; sleep 0.002; done; echo end\n")
         await terminal.until("end\r\n")
+        seconds = time.monotonic() - began
     assert terminal.text.splitlines() == [*map(str, range(1, 301)), "end"]
-    assert len(terminal.messages) - before < 150
+    # A busy machine takes long to print them.
+    assert len(terminal.messages) - before < max(150, seconds / 0.005)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +235,7 @@ async def test_nothing_is_left_when_the_client_leaves(server: Server) -> None:
     async def none_is_left() -> bool:
         return not bearers(mark) and ptys(server) == 0
 
-    await until(none_is_left, 30)
+    await until(none_is_left)
 
 
 async def test_nothing_is_left_when_the_shell_ends(server: Server) -> None:
@@ -263,7 +266,7 @@ async def test_a_vanished_client_is_one_that_left(server: Server) -> None:
     async def none_is_left() -> bool:
         return not bearers(mark)
 
-    await until(none_is_left, 30)
+    await until(none_is_left)
 
 
 def resident(server: Server) -> int:
@@ -293,7 +296,7 @@ async def test_a_client_that_does_not_read_holds_the_program_up(
             same, last = bool(now) and now == last, now
             return same
 
-        await until(stands_still, 30)
+        await until(stands_still)
         assert int(last) < 50
         assert resident(server) - before < 20 * 2**20
         # Then it goes on, and nothing was left out.
@@ -319,17 +322,13 @@ async def test_a_flood_leaves_the_others_their_turns(server: Server) -> None:
             terminal = await stack.enter_async_context(console(server))
             await terminal.type("yes\n")
             reading.append(asyncio.create_task(drain(terminal)))
-        client = await stack.enter_async_context(client_of(server))
-        times = []
-        for _ in range(100):
-            started = time.monotonic()
-            assert (await client.get("/ping")).status_code == 200
-            times.append(time.monotonic() - started)
+        async with pulse(server, fewest=100) as found:
+            pass
         for task in reading:
             task.cancel()
         await asyncio.gather(*reading, return_exceptions=True)
-    assert statistics.median(times) < 0.1
-    assert sorted(times)[95] < 1
+    assert statistics.median(found.worked) < 0.1
+    assert sorted(found.worked)[int(len(found.worked) * 0.95)] < 1
 
 
 async def test_much_input_arrives_whole(server: Server) -> None:
@@ -339,7 +338,7 @@ async def test_much_input_arrives_whole(server: Server) -> None:
         await terminal.type("cat > pasted; echo end\n")
         await terminal.type(lines)
         await terminal.type("\x04")
-        await terminal.until("end\r\n", 60)
+        await terminal.until("end\r\n")
     assert (server.workspace / "pasted").read_text() == lines
 
 
@@ -359,4 +358,4 @@ async def test_input_that_nobody_reads_is_refused(server: Server) -> None:
         assert resident(server) - before < 20 * 2**20
         await terminal.send("signal", signal="INT")
         # What was taken is still read, and then what comes now.
-        await terminal.until(lambda: terminal.text.count("\n") > 100, 30)
+        await terminal.until(lambda: terminal.text.count("\n") > 100)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.servers import Server
+from tests.waiting import PATIENCE
 
 _SCRIPT = Path(__file__).parent.parent / "clients" / "javascript" / "screen.mjs"
 
@@ -30,7 +31,7 @@ async def screens(server: Server, *steps: dict[str, Any]) -> list[dict[str, Any]
     )
     try:
         lines = "".join(f"{json.dumps(step)}\n" for step in steps)
-        output, _ = await asyncio.wait_for(node.communicate(lines.encode()), 60)
+        output, _ = await asyncio.wait_for(node.communicate(lines.encode()), PATIENCE)
     finally:
         if node.returncode is None:
             node.kill()
