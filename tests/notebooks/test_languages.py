@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 
+from tests.command_line import kernelagent
 from tests.servers import Server
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -27,13 +25,11 @@ EXPECTED = {
 @pytest.mark.parametrize("language", EXPECTED)
 def test_the_notebook_of_a_language_replays(server: Server, tmp_path: Path, language: str) -> None:
     path = NOTEBOOKS / f"{language}.ipynb"
-    done = subprocess.run(
-        [sys.executable, "-m", "kernelagent", "replay", str(path), "--out", str(tmp_path)],
-        env={**os.environ, "KERNELAGENT_URL": server.url, "KERNELAGENT_TOKEN": server.token},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
+    done = kernelagent(
+        *("replay", str(path), "--out", str(tmp_path)),
+        cwd=tmp_path,
+        KERNELAGENT_URL=server.url,
+        KERNELAGENT_TOKEN=server.token,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     executed: Any = nbformat.read(tmp_path / path.name, as_version=4)
