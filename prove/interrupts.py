@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 
 from prove.report import Report
-from tests.kernels.interrupting import (
+from tests.kernels.python.interrupting import (
     FAILING,
     SHORT,
     Ended,
@@ -24,8 +24,8 @@ from tests.kernels.interrupting import (
     interrupt_short,
     interrupt_waiting,
 )
-from tests.kernels.sweeping import CELLS, sweep
-from tests.kernels.test_protocol import WAITS, Client, Host, Variant, connected, hosting
+from tests.kernels.python.protocol import WAITS, Client, Host, Variant, connected, hosting
+from tests.kernels.python.sweeping import CELLS, sweep
 
 LIMIT = 600
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import threading
@@ -33,3 +34,23 @@ def runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def processes_in(folder: Path) -> set[int]:
+    """The processes whose working directory is `folder` or below it."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            if (entry / "cwd").readlink().is_relative_to(folder):
+                found.add(int(entry.name))
+    return found
+
+
+def family(folder: Path) -> set[int]:
+    """The children of this process, and whatever works in `folder` or below it.
+
+    Not all descendants: those of servers that other tests share come and go.
+    """
+    return {child.pid for child in psutil.Process().children()} | processes_in(folder)

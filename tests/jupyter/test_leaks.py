@@ -8,12 +8,10 @@ import threading
 import weakref
 from pathlib import Path
 
-import psutil
-
 from kernelagent.jupyter.engine import Engine
 from kernelagent.settings import Settings
 from tests.jupyter.engines import EngineFactory, run, submit
-from tests.jupyter.leaks import descriptors, warm_threads
+from tests.jupyter.leaks import descriptors, family, warm_threads
 from tests.waiting import until
 
 
@@ -25,13 +23,13 @@ async def test_a_hundred_sessions_leave_nothing(
     session = await engine.create_session()
     await run(session, "print x")
     await engine.close_session(session.id)
-    before = (descriptors(), threading.active_count(), len(psutil.Process().children(True)))
+    before = (descriptors(), threading.active_count(), len(family(engine.workspace)))
     files = sorted(runtime_dir.rglob("*"))
     for _ in range(10):
         sessions = await asyncio.gather(*(engine.create_session() for _ in range(10)))
         await asyncio.gather(*(run(session, "print x\nsetsid") for session in sessions))
         await asyncio.gather(*(engine.close_session(session.id) for session in sessions))
-    after = (descriptors(), threading.active_count(), len(psutil.Process().children(True)))
+    after = (descriptors(), threading.active_count(), len(family(engine.workspace)))
     assert after == before
     assert sorted(runtime_dir.rglob("*")) == files
 
@@ -72,12 +70,12 @@ async def test_an_idle_session_does_not_keep_what_its_last_run_showed(
 
 async def test_an_engine_leaves_nothing(settings: Settings, runtime_dir: Path) -> None:
     await warm_threads()
-    before = (descriptors(), threading.active_count(), psutil.Process().children(True))
+    before = (descriptors(), threading.active_count(), family(settings.workspace))
     settings = settings.model_copy(update={"preload": ()})
     for _ in range(2):
         async with Engine(settings) as engine:
             await run(engine.session("default"), "print('x' * 100_000)")
-    after = (descriptors(), threading.active_count(), psutil.Process().children(True))
+    after = (descriptors(), threading.active_count(), family(settings.workspace))
     assert after == before
     assert not list(runtime_dir.iterdir())
 

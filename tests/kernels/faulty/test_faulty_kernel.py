@@ -16,13 +16,14 @@ import zmq
 from jupyter_client.session import Session
 
 from tests.kernels.faulty.faulty_spec import write_faulty_spec
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
 PORTS = {"shell": 1, "control": 2, "stdin": 3, "iopub": 4, "hb": 5}
-LIMIT = 10.0
+LIMIT = PATIENCE
 
 
 class Event(NamedTuple):

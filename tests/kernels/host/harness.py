@@ -6,8 +6,8 @@ import importlib.util
 import os
 import select
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -196,3 +196,14 @@ def load_driver(path: Path) -> DriverClass:
     spec.loader.exec_module(module)
     driver: DriverClass = module.Driver
     return driver
+
+
+@contextmanager
+def opened(directory: Path, language: str, *options: str) -> Iterator[Host]:
+    """A host in `directory`."""
+    host = Host(language, *options)
+    try:
+        host.driver.configure({}, [], str(directory))
+        yield host
+    finally:
+        host.close()

@@ -43,8 +43,8 @@ from tests.kernels.host.harness import Host
         ("this === globalThis", "true"),
     ],
 )
-def test_values_are_shown_as_by_the_repl_of_node(host: Host, code: str, text: str | None) -> None:
-    outcome = host.run(code)
+def test_values_are_shown_as_by_the_repl_of_node(shared: Host, code: str, text: str | None) -> None:
+    outcome = shared.run(code)
     assert outcome.ok, outcome
     assert outcome.text == (None if text == "undefined" else text)
 

@@ -71,8 +71,8 @@ def test_inspection(host: Host) -> None:
         ("}", "invalid"),
     ],
 )
-def test_completeness(host: Host, code: str, status: str) -> None:
-    assert host.driver.is_complete(code) == status
+def test_completeness(shared: Host, code: str, status: str) -> None:
+    assert shared.driver.is_complete(code) == status
 
 
 def test_variables(host: Host) -> None:

@@ -39,9 +39,9 @@ PNG_TEXT = base64.b64encode(PNG).decode()
         ("display.html('\\ud800')", {"text/html": "�"}),
     ],
 )
-def test_display(host: Host, code: str, data: dict[str, object], tmp_path: Path) -> None:
+def test_display(shared: Host, code: str, data: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "dot.png").write_bytes(PNG)
-    outcome = host.run(code)
+    outcome = shared.run(code)
     assert outcome.ok, outcome
     assert [shown["data"] for shown in outcome.displays] == [data]
     # The handle that it gives is no result.

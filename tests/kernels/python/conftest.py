@@ -11,6 +11,7 @@ from kernelagent.jupyter.engine import Engine
 from kernelagent.settings import Settings
 from tests.jupyter.engines import settings_below
 from tests.kernels.python.forking import FORKED, engine_of
+from tests.kernels.python.protocol import VARIANTS, Client, Host, Variant, connected, hosting
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +76,29 @@ def preloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
         return name
 
     return write
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids=str)
+def variant(request: pytest.FixtureRequest) -> Variant:
+    """Each kind of kernel in turn."""
+    kind: Variant = request.param
+    return kind
+
+
+@pytest.fixture(scope="module")
+def host(variant: Variant, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """An engine for all tests of one kind of kernel."""
+    with hosting(tmp_path_factory.mktemp("engine"), variant, preload=()) as running:
+        yield running
+
+
+@pytest.fixture
+def client(host: Host, variant: Variant) -> Iterator[Client]:
+    """A client of the shared kernel, which the test must leave ready for the next one."""
+    with connected(host.shared(), careful=not variant.lean) as connection:
+        try:
+            yield connection
+            assert connection.run("pass").reply.content["status"] == "ok"
+        except BaseException:
+            host.give_up()
+            raise

@@ -101,18 +101,6 @@ def children(pid: int) -> set[int]:
     return found
 
 
-def processes_in(folder: Path) -> set[int]:
-    """The processes whose working directory is `folder` or below it."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            if (entry / "cwd").readlink().is_relative_to(folder):
-                found.add(int(entry.name))
-    return found
-
-
 def is_forked(kernel: Kernel, engine: Engine) -> bool:
     return psutil.Process(kernel.pid).ppid() == server_of(engine)
 

@@ -10,7 +10,6 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from kernelagent.environment import Environment
@@ -20,7 +19,7 @@ from kernelagent.jupyter.languages import Languages
 from kernelagent.jupyter.launcher import Launcher
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run
-from tests.jupyter.leaks import descriptors, warm_threads
+from tests.jupyter.leaks import descriptors, family, processes_in, warm_threads
 from tests.kernels.python.forking import (
     FORKED,
     KINDS,
@@ -29,7 +28,6 @@ from tests.kernels.python.forking import (
     engine_of,
     facts_of,
     kernel_of,
-    processes_in,
     server_of,
     session_of,
 )
@@ -42,7 +40,7 @@ def state_of(engine: Engine) -> tuple[int, int, int, int, set[int]]:
     return (
         descriptors(),
         threading.active_count(),
-        len(psutil.Process().children(recursive=True)),
+        len(family(engine.workspace)),
         descriptors(server),
         children(server),
     )
@@ -86,12 +84,12 @@ async def test_an_engine_that_is_closed_while_its_fork_server_starts_leaves_noth
 
     assert settings.runtime_dir is not None
     await warm_threads()
-    before = (descriptors(), threading.active_count(), psutil.Process().children(recursive=True))
+    before = (descriptors(), threading.active_count(), family(settings.workspace))
     # A kernel is waited for, too.
     async with engine_of(settings, "lean", pool_idle=1, preload=None) as engine:
         await until(far_enough)
         assert facts_of(engine)["state"] == "starting"
-    after = (descriptors(), threading.active_count(), psutil.Process().children(recursive=True))
+    after = (descriptors(), threading.active_count(), family(settings.workspace))
     assert after == before
     assert processes_in(settings.workspace) == set()
     assert list(settings.runtime_dir.iterdir()) == []

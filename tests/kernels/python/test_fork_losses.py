@@ -18,7 +18,7 @@ from kernelagent.jupyter.forking import ForkChannel
 from kernelagent.jupyter.run import Outcome
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run, text_of
-from tests.jupyter.leaks import runs
+from tests.jupyter.leaks import processes_in, runs
 from tests.kernels.python.forking import (
     FORKED,
     children,
@@ -28,7 +28,6 @@ from tests.kernels.python.forking import (
     is_forked,
     is_plain,
     kernel_of,
-    processes_in,
     server_of,
     session_of,
     until_ready,

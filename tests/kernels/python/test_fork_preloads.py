@@ -18,6 +18,7 @@ from kernelagent.jupyter.languages import Languages
 from kernelagent.process import ChildProcess
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run, text_of
+from tests.jupyter.leaks import processes_in
 from tests.kernels.python.forking import (
     CORES,
     COUNT_THREADS,
@@ -27,7 +28,6 @@ from tests.kernels.python.forking import (
     is_forked,
     is_plain,
     kernel_of,
-    processes_in,
     server_of,
     session_of,
     values,

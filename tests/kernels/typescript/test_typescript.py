@@ -8,17 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernels.host.harness import Host
+from tests.kernels.host.harness import Host, opened
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    host = Host("javascript", "--typescript")
-    host.driver.configure({}, [], str(tmp_path))
-    try:
+    """A TypeScript host in an empty directory."""
+    with opened(tmp_path, "javascript", "--typescript") as host:
         yield host
-    finally:
-        host.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """The host of cells that stand by themselves."""
+    with opened(tmp_path_factory.mktemp("typescript"), "javascript", "--typescript") as host:
+        yield host
 
 
 @pytest.mark.parametrize(
@@ -45,8 +49,8 @@ def host(tmp_path: Path) -> Iterator[Host]:
         ("let n = 1; n = 2; for await (const i of [n]) n += i; n", "4"),
     ],
 )
-def test_types_are_stripped(host: Host, code: str, text: str) -> None:
-    outcome = host.run(code)
+def test_types_are_stripped(shared: Host, code: str, text: str) -> None:
+    outcome = shared.run(code)
     assert outcome.ok, outcome
     assert outcome.text == text
 
@@ -93,13 +97,13 @@ def test_syntax_errors_are_clear(host: Host) -> None:
         ("const a: = 1", "invalid"),
     ],
 )
-def test_completeness(host: Host, code: str, status: str) -> None:
-    assert host.driver.is_complete(code) == status
+def test_completeness(shared: Host, code: str, status: str) -> None:
+    assert shared.driver.is_complete(code) == status
 
 
-def test_the_language_is_named(host: Host) -> None:
-    assert host.driver.language_info["name"] == "typescript"
-    assert host.driver.language_info["file_extension"] == ".ts"
+def test_the_language_is_named(shared: Host) -> None:
+    assert shared.driver.language_info["name"] == "typescript"
+    assert shared.driver.language_info["file_extension"] == ".ts"
 
 
 def test_interrupts_keep_the_state(host: Host) -> None:

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from kernelagent_python.lean.interrupts import Interrupts
-from tests.kernels.interrupting import (
+from tests.kernels.python.interrupting import (
     FAILING,
     SHORT,
     Moments,
     interrupt_short,
     interrupt_waiting,
 )
-from tests.kernels.sweeping import CELLS, fault_of, sweep
-from tests.kernels.test_protocol import LIMIT, WAITS, Client, Host, Variant, connected, hosting
+from tests.kernels.python.protocol import LIMIT, WAITS, Client, Host, Variant, connected, hosting
+from tests.kernels.python.sweeping import CELLS, fault_of, sweep
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["forked", "plain"])

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, field
 from random import Random
 
-from tests.kernels.sweeping import fault_of
-from tests.kernels.test_protocol import INTERRUPTED, WAITS, Cell, Client
+from tests.kernels.python.protocol import INTERRUPTED, WAITS, Cell, Client
+from tests.kernels.python.sweeping import fault_of
 
 # Short cells, with what they print: they can end before the interrupt comes.
 SHORT = {

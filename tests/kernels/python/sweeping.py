@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from tests.kernels.test_protocol import Cell, Client
+from tests.kernels.python.protocol import Cell, Client
 
 # Counts what the main thread comes to, in whatever code, from where it is armed: "line", "opcode"
 # or "lineless" (instructions that belong to no line).

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernels.sweeping import fault_of
-from tests.kernels.test_protocol import Client, Host, Variant, connected, hosting
+from tests.kernels.python.protocol import Client, Host, Variant, connected, hosting
+from tests.kernels.python.sweeping import fault_of
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["forked", "plain"])

@@ -18,7 +18,7 @@ from kernelagent_python.lean import support
 from kernelagent_python.lean.interrupts import Interrupts
 from kernelagent_python.lean.publisher import Publisher
 from kernelagent_python.lean.streams import LeanStream
-from tests.kernels.test_protocol import LIMIT, Client, Host, Variant, connected, hosting
+from tests.kernels.python.protocol import LIMIT, Client, Host, Variant, connected, hosting
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["forked", "plain"])
@@ -27,7 +27,7 @@ def host(
 ) -> Iterator[Host]:
     """An engine on lean kernels, forked and plain ones in turn."""
     workspace = tmp_path_factory.mktemp("workspace")
-    with hosting(workspace, Variant(lean=True, forked=request.param)) as running:
+    with hosting(workspace, Variant(lean=True, forked=request.param), preload=()) as running:
         yield running
 
 
@@ -84,8 +84,9 @@ def test_an_idle_lean_kernel_sleeps(client: Client) -> None:
 
 @pytest.mark.parametrize("flush", [False, True])
 def test_a_flood_of_lines_arrives_whole(client: Client, flush: bool) -> None:
-    cell = client.run(f"for number in range(10_000): print(number, flush={flush})")
-    assert cell.text() == "".join(f"{number}\n" for number in range(10_000))
+    count = 2_000 if flush else 10_000
+    cell = client.run(f"for number in range({count}): print(number, flush={flush})")
+    assert cell.text() == "".join(f"{number}\n" for number in range(count))
     if not flush:
         # Few: they are sent together.
         assert len(cell.all("stream")) < 500
@@ -306,7 +307,7 @@ def test_a_process_with_an_untested_version_is_a_stock_kernel(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     variant = Variant(lean=True, forked=forked)
     with (
-        hosting(tmp_path / "workspace", variant, kernel_env=("PYTHONPATH",)) as host,
+        hosting(tmp_path / "workspace", variant, kernel_env=("PYTHONPATH",), preload=()) as host,
         connected(host.start(), careful=True) as client,
     ):
         kernel = client.run("print(type(get_ipython().kernel).__name__)").text()
