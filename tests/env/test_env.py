@@ -14,7 +14,8 @@ from hopx_ai import Sandbox
 from tests.clients.control_plane import control_plane
 from tests.jobs.jobs import follow, get, output, post, refused, start, start_command
 from tests.runs import client_of, run, session
-from tests.servers import Server, serving, start_server
+from tests.servers import WITHOUT_KERNELS, Server, Service, serving, serving_in_process
+from tests.waiting import PATIENCE
 
 Message = dict[str, Any]
 
@@ -52,7 +53,7 @@ async def change(server: Server, method: str, path: str = "/env", **variables: s
     return answer
 
 
-async def shown(server: Server, language: str, **fields: Any) -> str:
+async def shown(server: Service, language: str, **fields: Any) -> str:
     answer = await run(server, SHOW[language], language=language, timeout=60, **fields)
     assert answer["success"], answer["stderr"]
     return str(answer["stdout"])
@@ -205,18 +206,12 @@ async def test_bad_variables_change_nothing(server: Server) -> None:
 
 
 async def test_it_survives_a_restart(tmp_path: Path) -> None:
-    first = await asyncio.to_thread(start_server, tmp_path)
-    try:
+    with serving(tmp_path, **WITHOUT_KERNELS) as first:
         await change(first, "PUT", X="kept")
         first.process.kill()
-    finally:
-        await asyncio.to_thread(first.process.wait)
-    second = await asyncio.to_thread(start_server, tmp_path)
-    try:
+    with serving_in_process(tmp_path, pool_idle=0, fork_server=False) as second:
         assert (await get(second, "/env"))["env_vars"] == {"X": "kept"}
         assert await shown(second, "python") == "kept\n"
-    finally:
-        await asyncio.to_thread(second.stop)
 
 
 async def test_the_published_client(server: Server) -> None:
@@ -266,7 +261,7 @@ async def test_the_published_javascript_client(server: Server) -> None:
         node = await asyncio.create_subprocess_exec(
             "node", str(script), base_url, str(server.workspace), stdout=asyncio.subprocess.PIPE
         )
-        printed, _ = await asyncio.wait_for(node.communicate(), 60)
+        printed, _ = await asyncio.wait_for(node.communicate(), PATIENCE)
     assert node.returncode == 0
     got = json.loads(printed.splitlines()[-1])
     assert got["all"] == {"A": "1", "B": "2", "C": "3"}

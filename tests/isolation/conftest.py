@@ -9,13 +9,18 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from kernelagent.environment import Environment
+from kernelagent.isolation.confinement import Confinement
+from kernelagent.settings import Settings
+from tests.isolation.confinements import NEEDS, others
 from tests.servers import WITHOUT_KERNELS, Server, serving
 
 # Nobody's, and not the one that the service takes by itself.
@@ -139,3 +144,18 @@ def open_server(place: Place, kind: str) -> Iterator[Server]:
     """The same without isolation, for commands."""
     with starting(place, kind, KERNELAGENT_ISOLATION="off", **WITHOUT_KERNELS) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _know_others() -> None:
+    others.clear()
+    others.update(psutil.Process().children())
+
+
+@pytest.fixture
+async def confinement(settings: Settings, _know_others: None) -> AsyncIterator[Confinement]:
+    settings.workspace.mkdir()
+    opened = Confinement(settings)
+    await opened.open(NEEDS, Environment())
+    yield opened
+    await opened.close()
