@@ -26,7 +26,7 @@ from bench.servers import Server
 from prove.report import Report
 from tests.servers import serving
 
-LIMIT = 900
+LIMIT = 1200
 
 _COUNT = 2000
 _AT_ONCE = 10
@@ -111,7 +111,9 @@ def live(
             some = numbers[start : start + _AT_ONCE]
             for actions, complaint in threads.map(lambda n: _life(server, n, seed), some):
                 lives.actions.update(actions)
-                lives.complaints += [complaint] if complaint else []
+                if complaint:
+                    lives.complaints.append(complaint)
+                    say(complaint)
     return lives
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,18 +12,21 @@ from tests.command_line import start
 from tests.servers import Service
 from tests.waiting import wait_until
 
+# Every client makes its own TLS context otherwise, which takes longer than an answer.
+_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
 
 def start_command(service: Service, script: str, **fields: Any) -> str:
     """Start a bash script as a job; its id."""
     body = {"command": "bash", "args": ["-c", script], **fields}
-    answer = service.request("POST", "/commands/background", json=body)
+    answer = service.request("POST", "/commands/background", json=body, verify=_TLS)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["process_id"])
 
 
 def job_facts(service: Service, job_id: str) -> dict[str, Any]:
     """All that the service knows of a job."""
-    facts: dict[str, Any] = service.request("GET", f"/jobs/{job_id}").json()
+    facts: dict[str, Any] = service.request("GET", f"/jobs/{job_id}", verify=_TLS).json()
     return facts
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
+from typing import Any
+
 import httpx
 import pytest
 
@@ -43,6 +46,25 @@ async def test_no_http_url_is_told() -> None:
     async with ServiceClient("service.invalid") as client:
         with pytest.raises(ServiceUnreachable, match="no http URL"):
             await client.health()
+
+
+def test_authorities_are_loaded_only_for_encrypted_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = []
+    load = ssl.SSLContext.load_verify_locations
+
+    def note(self: ssl.SSLContext, *places: Any, **named: Any) -> None:
+        loaded.append(places)
+        load(self, *places, **named)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", note)
+
+    ServiceClient("http://127.0.0.1:7777")
+    ServiceClient("HTTP://service.invalid")
+    assert loaded == []
+    ServiceClient("https://service.invalid")
+    assert loaded
 
 
 def test_loopback_urls() -> None:

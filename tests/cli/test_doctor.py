@@ -87,7 +87,7 @@ def test_the_fork_server_is_told_and_what_to_do_about_it(
         KERNELAGENT_WORKSPACE=str(tmp_path / "workspace"),
         KERNELAGENT_STATE_DIR=str(tmp_path / "state"),
         KERNELAGENT_PORT="0",
-        **environment,
+        **{"KERNELAGENT_PRELOAD": "", **environment},
     )
 
     checks = by_name(json.loads(done.stdout))
