@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from hopx_ai._async_agent_client import AsyncAgentHTTPClient
 from hopx_ai.errors import HopxError
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
+from tests.installed import javascript_client
 from tests.servers import Server
 
 
@@ -194,10 +194,10 @@ async def test_streams_and_sessions_asynchronously(server: Server) -> None:
 
 
 def test_the_javascript_client(server: Server) -> None:
-    script = Path(__file__).parent / "javascript" / "code.mjs"
+    script = javascript_client("code.mjs")
     with control_plane(server) as url:
         done = subprocess.run(
-            ["node", script, url, server.workspace],
+            [*script, url, server.workspace],
             env={**os.environ, "NO_PROXY": "127.0.0.1,localhost"},
             capture_output=True,
             text=True,

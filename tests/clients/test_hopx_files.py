@@ -15,9 +15,10 @@ from hopx_ai.errors import FileNotFoundError as ClientFileNotFound
 from hopx_ai.errors import HopxError
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
+from tests.installed import javascript_client
 from tests.servers import Service, serving_in_process
 
-_SCRIPT = Path(__file__).parent / "javascript" / "files.mjs"
+_SCRIPT = "files.mjs"
 _TEXT = 'line "one"\nzwei é € 😀 & # + %25'
 # No canonical Base64, which the Python client would decode.
 _BYTES = bytes(range(256)) + b"\0\xff\r\n"
@@ -127,8 +128,7 @@ async def test_the_asynchronous_client(server: Service, work: Path) -> None:
 async def test_the_javascript_client(server: Service, work: Path) -> None:
     with control_plane(server) as base_url:
         node = await asyncio.create_subprocess_exec(
-            "node",
-            str(_SCRIPT),
+            *javascript_client(_SCRIPT),
             base_url,
             str(work),
             stdout=asyncio.subprocess.PIPE,

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +18,11 @@ from hopx_ai import AsyncSandbox, Sandbox
 from hopx_ai.errors import HopxError
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
+from tests.installed import javascript_client
 from tests.servers import Server, serving
 from tests.waiting import PATIENCE, until, wait_until
 
-_SCRIPT = Path(__file__).parent / "javascript" / "jobs.mjs"
+_SCRIPT = "jobs.mjs"
 _SECRET = "s3cret"
 
 
@@ -202,8 +202,7 @@ async def test_the_asynchronous_client(server: Server, receiver: Receiver) -> No
 async def test_the_javascript_client(server: Server, receiver: Receiver) -> None:
     with control_plane(server) as base_url:
         node = await asyncio.create_subprocess_exec(
-            "node",
-            str(_SCRIPT),
+            *javascript_client(_SCRIPT),
             base_url,
             str(server.workspace),
             receiver.url,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 from hopx_ai import AsyncSandbox, Sandbox
 
 import kernelagent
 from tests.clients.control_plane import control_plane
+from tests.installed import javascript_client
 from tests.servers import Server
 from tests.waiting import PATIENCE
 
@@ -93,10 +93,10 @@ async def test_the_published_javascript_client(server: Server) -> None:
     Sandbox.debug(agent_url=server.url, jwt_token=server.token).run_code(
         "1", working_dir=str(server.workspace)
     )
-    script = Path(__file__).parent / "javascript" / "observability.mjs"
+    script = javascript_client("observability.mjs")
     with control_plane(server) as base_url:
         node = await asyncio.create_subprocess_exec(
-            "node", str(script), base_url, server.url, stdout=asyncio.subprocess.PIPE
+            *script, base_url, server.url, stdout=asyncio.subprocess.PIPE
         )
         printed, _ = await asyncio.wait_for(node.communicate(), PATIENCE)
     assert node.returncode == 0

@@ -6,17 +6,17 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hopx_ai import AsyncSandbox, Sandbox
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
+from tests.installed import javascript_client
 from tests.servers import WITHOUT_KERNELS, Server, serving
 from tests.waiting import PATIENCE
 
-_SCRIPT = Path(__file__).parent / "javascript" / "terminal.mjs"
+_SCRIPT = "terminal.mjs"
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ async def test_the_command_mode_of_the_command_line_client(server: Server) -> No
 async def test_javascript(server: Server) -> None:
     with control_plane(server) as base_url:
         node = await asyncio.create_subprocess_exec(
-            "node", str(_SCRIPT), base_url, stdout=asyncio.subprocess.PIPE
+            *javascript_client(_SCRIPT), base_url, stdout=asyncio.subprocess.PIPE
         )
         output, _ = await asyncio.wait_for(node.communicate(), PATIENCE)
     assert node.returncode == 0

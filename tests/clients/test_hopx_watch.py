@@ -13,10 +13,11 @@ from hopx_ai import AsyncSandbox, Sandbox
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
 from tests.files.watchers import until_on, watches
+from tests.installed import javascript_client
 from tests.servers import Server
 from tests.waiting import PATIENCE, until
 
-_SCRIPT = Path(__file__).parent / "javascript" / "watch.mjs"
+_SCRIPT = "watch.mjs"
 
 
 async def nothing_is_watched(server: Server) -> bool:
@@ -113,8 +114,7 @@ async def test_the_asynchronous_client(server: Server, tmp_path: Path) -> None:
 async def test_the_javascript_client(server: Server, tmp_path: Path) -> None:
     with control_plane(server) as base_url:
         node = await asyncio.create_subprocess_exec(
-            "node",
-            str(_SCRIPT),
+            *javascript_client(_SCRIPT),
             base_url,
             str(tmp_path),
             stdin=asyncio.subprocess.PIPE,

@@ -12,6 +12,7 @@ import pytest
 from hopx_ai import Sandbox
 
 from tests.clients.control_plane import control_plane
+from tests.installed import javascript_client
 from tests.jobs.jobs import follow, get, output, post, refused, start, start_command
 from tests.runs import client_of, run, session
 from tests.servers import WITHOUT_KERNELS, Server, Service, serving, serving_in_process
@@ -256,10 +257,10 @@ async def test_the_published_asynchronous_client(server: Server) -> None:
 
 
 async def test_the_published_javascript_client(server: Server) -> None:
-    script = Path(__file__).parent.parent / "clients" / "javascript" / "env.mjs"
+    script = javascript_client("env.mjs")
     with control_plane(server) as base_url:
         node = await asyncio.create_subprocess_exec(
-            "node", str(script), base_url, str(server.workspace), stdout=asyncio.subprocess.PIPE
+            *script, base_url, str(server.workspace), stdout=asyncio.subprocess.PIPE
         )
         printed, _ = await asyncio.wait_for(node.communicate(), PATIENCE)
     assert node.returncode == 0

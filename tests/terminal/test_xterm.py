@@ -5,23 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.installed import javascript_client
 from tests.servers import Server
 from tests.waiting import PATIENCE
-
-_SCRIPT = Path(__file__).parent.parent / "clients" / "javascript" / "screen.mjs"
 
 
 async def screens(server: Server, *steps: dict[str, Any]) -> list[dict[str, Any]]:
     """What is on the screen at each step that shows it."""
     url = f"{server.websocket_url}/terminal?cols=100&rows=30"
     node = await asyncio.create_subprocess_exec(
-        "node",
-        str(_SCRIPT),
+        *javascript_client("screen.mjs"),
         url,
         server.token,
         "100",

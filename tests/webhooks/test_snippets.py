@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from kernelagent.webhooks.sender import sign
+from tests.installed import program
 
 PAGE = Path(__file__).parents[2] / "docs" / "webhooks.md"
 BODY = '{"stdout": "é"}\n'.encode()
@@ -35,14 +35,11 @@ def python_verify(*cases: Case) -> list[bool]:
 
 
 def node_verify(*cases: Case) -> list[bool]:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("Node.js is not installed")
     texts = json.dumps([(*texts, body.hex()) for *texts, body in cases])
     code = f"{snippet('javascript')}\nconst answers = {texts}.map(([a, b, c, body]) =>"
     code += " verify(a, b, c, Buffer.from(body, 'hex')));\n"
     code += "process.stdout.write(JSON.stringify(answers));"
-    ran = subprocess.run([node, "-e", code], capture_output=True, text=True, check=True)
+    ran = subprocess.run([program("node"), "-e", code], capture_output=True, text=True, check=True)
     answers: list[bool] = json.loads(ran.stdout)
     return answers
 

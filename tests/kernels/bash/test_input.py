@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.installed import program
 from tests.kernels.host.harness import Host, Outcome
 
 
@@ -65,10 +65,9 @@ def test_single_keys_are_not_mixed_with_what_comes_next(bash: Host) -> None:
     assert outcome.stdout == "[y]\n[two]\n[ab]\n"
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
 def test_a_program_that_edits_lines_by_itself_is_answered(bash: Host) -> None:
-    code = (
-        'node -e \'const r = require("readline").createInterface({input: process.stdin, '
+    code = program("node") + (
+        ' -e \'const r = require("readline").createInterface({input: process.stdin, '
         'output: process.stdout}); r.question("n? ", a => { console.log(`<${a}>`); r.close() })\''
     )
     outcome = bash.run(code, lines=["three"])
@@ -79,7 +78,7 @@ def test_a_program_that_edits_lines_by_itself_is_answered(bash: Host) -> None:
 def test_a_line_is_typed_as_it_stands(bash: Host) -> None:
     line = "a\x03b\x04c\x1bd\x7f\x15\x16\x1a\x1ce\tf\rg'\"$(id) 日"
     outcome = bash.run("IFS= read -r x; printf %s \"$x\" | python3 -c 'print(ascii(input()))'; "
-                       'printf %s "$x" | xxd -p | tr -d "\\n"', lines=[line])  # fmt: skip
+                       'printf %s "$x" | od -An -v -tx1 | tr -d "\\n"', lines=[line])  # fmt: skip
     assert bytes.fromhex(outcome.stdout.splitlines()[-1]) == line.encode()
 
 
