@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
@@ -57,6 +58,13 @@ def as_ordinary() -> tuple[str, ...]:
         return ()
     # setpriv itself may execute more than that user.
     return ("setpriv", f"--reuid={ORDINARY}", f"--regid={ORDINARY}", "--clear-groups", "env")
+
+
+@functools.cache
+def ordinary_users_make_namespaces() -> bool:
+    """Whether an ordinary user can make one: not on every system, and never in a chroot."""
+    command = [*as_ordinary(), "unshare", "--user", "--map-root-user", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 _REFUSE_NAMESPACES = """
