@@ -7,7 +7,9 @@ by /env and holds for what begins afterwards, and for the next run of each kerne
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 # What may be known of the service's environment; secrets have other names.
@@ -41,7 +43,7 @@ class Environment:
             for name, value in os.environ.items()
             if (name in _INHERITED or name in inherited or name.startswith("LC_"))
             and not name.startswith(RESERVED)
-        }
+        } | {"PATH": _search_path()}
         self._marks = dict(marks or {})
         self.variables: Mapping[str, str] = MappingProxyType({})
 
@@ -91,3 +93,14 @@ class Environment:
         # What it had covered comes to light again.
         changed |= {name: self._base[name] for name in gone if name in self._base}
         return changed, [name for name in gone if name not in self._base]
+
+
+def _search_path() -> str:
+    """Return the service's own PATH with the directory of its interpreter at the end.
+
+    There are `python` and `pip`, and `node` if it comes from PyPI, where the system has none of its
+    own: clients and people run them by these names.
+    """
+    beside = str(Path(sys.executable).parent)
+    path = os.environ.get("PATH") or os.defpath
+    return path if beside in path.split(os.pathsep) else os.pathsep.join((path, beside))
