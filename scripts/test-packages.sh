@@ -6,12 +6,12 @@ set -u
 
 PATH="$PATH:$PWD/${VENV:-.venv}/bin"
 npm ci --omit=dev --no-audit --no-fund --silent --prefix tests/clients/javascript ||
-    echo "Not installed: the JavaScript client; the tests that need it fail" >&2
+    echo "Not installed: the JavaScript clients; the tests that need them are skipped" >&2
 
 # It says that it wants Python 3.12, and uses nothing that 3.11 has not.
 "${VENV:-.venv}/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
     --ignore-requires-python hopx-cli==0.1.2 ||
-    echo "Not installed: the hopx command line; the tests that need it fail" >&2
+    echo "Not installed: the hopx command line; the tests that need it are skipped" >&2
 
 packages="r-cran-irkernel vim htop"
 missing=

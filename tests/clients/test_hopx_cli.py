@@ -65,6 +65,7 @@ class CommandLine:
 
 @pytest.fixture(scope="module")
 def hopx(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    pytest.importorskip("hopx_cli", reason="the hopx command line is not installed")
     with control_plane(server) as url:
         yield CommandLine(url, tmp_path_factory.mktemp("hopx"), server)
 
