@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from bench.processes import remains, settled
 from bench.servers import Server, wait_for_pool
 
-# The main one, two of ZeroMQ, and those of the loop's own pool, which start one by one as they are
-# needed and stay.
-_MOST_THREADS = 1 + 2 + min(32, (os.cpu_count() or 1) + 4)
+# The main one, that of the database, two of ZeroMQ, and those of the loop's own pool, which start
+# one by one as they are needed and stay.
+_MOST_THREADS = 1 + 1 + 2 + min(32, (os.cpu_count() or 1) + 4)
 _MEMORY_GROWTH = 0.1
 
 NOTE = (

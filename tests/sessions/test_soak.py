@@ -5,16 +5,12 @@ Two thousand of them, and the memory that they take: `make prove soak`.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from bench.leftovers import left_over
 from prove.soak import live, running, settled
-
-# What the loop's own pool of threads grows to, sooner or later.
-_MOST_THREADS = min(32, (os.cpu_count() or 1) + 4)
 
 
 @pytest.mark.timeout(300)
@@ -29,6 +25,5 @@ def test_rough_sessions_leave_nothing_and_get_right_answers(tmp_path: Path) -> N
 
     assert warm.complaints == lives.complaints == []
     assert len(lives.actions) > 5
-    assert left.pop("more threads") < _MOST_THREADS
     # Memory goes up and down by more than so few sessions could leave.
     assert {what: number for what, number in left.items() if number and "MiB" not in what} == {}
