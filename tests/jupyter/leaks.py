@@ -37,20 +37,13 @@ def runs(pid: int) -> bool:
 
 
 def processes_in(folder: Path) -> set[int]:
-    """The processes whose working directory is `folder` or below it.
-
-    Not by its name: in a chroot the system tells another one of processes that have a file system
-    of their own.
-    """
-    directories = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
-    places = [(place.st_dev, place.st_ino) for place in map(Path.stat, directories)]
+    """The processes whose working directory is `folder` or below it."""
     found = set()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
-            place = (entry / "cwd").stat()
-            if (place.st_dev, place.st_ino) in places:
+            if (entry / "cwd").readlink().is_relative_to(folder):
                 found.add(int(entry.name))
     return found
 
