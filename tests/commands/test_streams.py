@@ -175,11 +175,19 @@ async def test_what_is_wrong_is_an_error_before_the_stream(
         body = {"command": "true", "workdir": "/no/such"}
         await refused(await client.post("/commands/run", json=body), 400, "DIRECTORY_NOT_FOUND")
     async with client_of(server_with_little, Accept=accept) as client:
+
+        async def none_runs() -> bool:
+            metrics = (await client.get("/metrics")).json()
+            return bool(metrics["commands"]["running"] == 0)
+
+        # Those of a client that has just left are ending.
+        await until(none_runs)
         wait = {"command": "sleep 100", "timeout": 100}
         async with (
-            client.stream("POST", "/commands/run", json=wait),
-            client.stream("POST", "/commands/run", json=wait),
+            client.stream("POST", "/commands/run", json=wait) as first,
+            client.stream("POST", "/commands/run", json=wait) as second,
         ):
+            assert (first.status_code, second.status_code) == (200, 200)
             response = await client.post("/commands/run", json={"command": "true"})
             await refused(response, 409, "COMMAND_LIMIT")
 
