@@ -14,11 +14,11 @@ import pytest
 
 from tests.files.archives import (
     HARD,
-    LINK,
     refused,
     tar,
     zipped,
 )
+from tests.files.broken import send_broken_archives
 from tests.files.conftest import ARCHIVE_LIMIT, ENTRY_LIMIT, UPLOAD_LIMIT, Files
 
 
@@ -105,28 +105,9 @@ async def test_bombs_and_broken_archives(files: Files, make: Callable[[], bytes]
 
 
 async def test_broken_archives_at_random(files: Files) -> None:
+    """Some of them: `make prove broken_input` sends thousands."""
     rng = random.Random(3)  # noqa: S311 - the same each time
-    wholes = [
-        tar(("a/b", b"content" * 50), ("é" * 60, b"x"), ("l", {**LINK, "linkname": "a"})),
-        gzip.compress(tar(("a/b", b"content" * 50))),
-        zipped(("a/b", b"content" * 50), ("c", b"")),
-    ]
-    for number in range(240):
-        whole = bytearray(wholes[number % 3])
-        for _ in range(rng.randrange(1, 4)):
-            at = rng.randrange(len(whole))
-            if rng.random() < 0.3:
-                del whole[at : at + rng.randrange(1, 600)]
-            else:
-                whole[at : at + 1] = bytes([rng.randrange(256)])
-            whole = whole or bytearray(b"x")
-        response = await files.client.post(
-            "/files/archive", params={"path": f"out{number}"}, content=bytes(whole)
-        )
-        assert response.status_code in (200, 400), response.text
-        if response.status_code == 400:
-            assert response.json()["code"] in ("ARCHIVE_REFUSED", "INVALID_PATH")
-            assert not (files.workspace / f"out{number}").exists()
+    await send_broken_archives(files.client, files.workspace, rng, 60)
 
 
 async def test_too_large_an_archive(files: Files) -> None:
