@@ -14,6 +14,7 @@ from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.settings import Settings
 from tests.jupyter.engines import EngineFactory, settings_below
 from tests.kernels.faulty.faulty_spec import write_faulty_spec
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -52,7 +53,8 @@ def module_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settin
 @pytest.fixture(scope="module")
 async def module_engine(module_settings: Settings) -> AsyncIterator[Engine]:
     """An engine on real Python kernels, which import what they need by themselves."""
-    async with Engine(module_settings.model_copy(update={"preload": ()})) as running:
+    changes = {"preload": (), "interrupt_grace": PATIENCE}
+    async with Engine(module_settings.model_copy(update=changes)) as running:
         yield running
 
 

@@ -14,6 +14,7 @@ from kernelagent.jupyter.outputs import Budget
 from kernelagent.jupyter.session import Session
 from kernelagent.settings import Settings, load_settings
 from tests.servers import SECRET
+from tests.waiting import PATIENCE
 
 
 class EngineFactory(Protocol):
@@ -40,9 +41,9 @@ def settings_below(directory: Path, **changes: Any) -> Iterator[Settings]:
 def submit(session: Session, code: str, **fields: Any) -> Execution:
     """Queue `code` with generous limits unless `fields` say otherwise."""
     given = {
-        "timeout": 30.0,
-        "queue_timeout": 60.0,
-        "request_timeout": 60.0,
+        "timeout": PATIENCE,
+        "queue_timeout": PATIENCE,
+        "request_timeout": PATIENCE,
         "budget": Budget(1 << 20, 100),
         **fields,
     }

@@ -22,7 +22,7 @@ from kernelagent.jupyter.forking import (
 )
 from kernelagent.process import ExitStatus
 from tests.jupyter.leaks import descriptors
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 EXITED_7 = 7 << 8
 # Higher than any id that the system gives.
@@ -80,7 +80,9 @@ class Ends:
         self.channel, descriptor = ForkChannel.pair(on_message=self._take, on_lost=self._lose)
         self.far = FarEnd(descriptor)
 
-    async def ask(self, timeout: float = 20, **descriptors: int) -> asyncio.Task[tuple[int, int]]:
+    async def ask(
+        self, timeout: float = PATIENCE, **descriptors: int
+    ) -> asyncio.Task[tuple[int, int]]:
         """A request that is on its way when this returns."""
         task = asyncio.create_task(
             self.channel.fork({"op": "kernel"}, descriptors, timeout=timeout)
@@ -280,7 +282,7 @@ async def test_a_source_keeps_nothing_of_a_fork_that_failed(ends: Ends, statuses
     before = descriptors()
     with pytest.raises(ChannelLost):
         await source.fork({"op": "park", "marker": "x"}, {}, timeout=0.01)
-    task = asyncio.create_task(source.fork({"op": "park", "marker": "x"}, {}, timeout=20))
+    task = asyncio.create_task(source.fork({"op": "park", "marker": "x"}, {}, timeout=PATIENCE))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -296,7 +298,7 @@ async def test_a_source_tells_the_fork_server_what_it_must_know(
     adopted: list[int] = []
     source = ForkSource(ends.channel, statuses, adopted.append)
     before = descriptors()
-    task = asyncio.create_task(source.fork({"op": "park", "marker": "x"}, {}, timeout=20))
+    task = asyncio.create_task(source.fork({"op": "park", "marker": "x"}, {}, timeout=PATIENCE))
     await asyncio.sleep(0)
     ends.far.request()
     child = ends.far.answer()
@@ -314,7 +316,7 @@ async def test_a_process_that_leads_no_group_yet_is_ended_too(
 ) -> None:
     source = ForkSource(ends.channel, statuses)
     content = {"op": "park", "marker": "a mark that nobody has"}
-    task = asyncio.create_task(source.fork(content, {}, timeout=20))
+    task = asyncio.create_task(source.fork(content, {}, timeout=PATIENCE))
     await asyncio.sleep(0)
     ends.far.request()
     child = ends.far.answer()

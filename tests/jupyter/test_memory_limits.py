@@ -15,7 +15,7 @@ from kernelagent.jupyter.run import Outcome
 from kernelagent.jupyter.session import Session
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run, text_of
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 LIMIT = 300 * 2**20
 # Takes the memory at once: faster than anybody can watch.
@@ -97,7 +97,7 @@ async def test_a_child_that_the_group_ends_is_told_and_the_state_kept(
 async def test_a_branch_has_a_limit_of_its_own(limited_engine: Engine, session: Session) -> None:
     need_groups(limited_engine)
     await run(session, "kept = b'x' * (200 << 20)")
-    branch = await limited_engine.branch_session(session, wait=60)
+    branch = await limited_engine.branch_session(session, wait=PATIENCE)
     # What it shares is not counted twice.
     fits = await run(branch, "more = b'x' * (120 << 20); len(kept)")
     assert fits.outcome is Outcome.OK
@@ -117,7 +117,7 @@ async def test_groups_go_with_their_kernels_and_the_engine(limited: Settings) ->
         assert group.join_file is not None
         folder = group.join_file.parent
         assert str(session.kernel.pid) in (folder / "tasks").read_text().split()
-        checkpoint = await engine.make_checkpoint(session, wait=60)
+        checkpoint = await engine.make_checkpoint(session, wait=PATIENCE)
         parked = checkpoint.parked.process.pid
         await until(lambda: str(parked) not in (folder / "tasks").read_text().split())
         await engine.close_session(session.id)

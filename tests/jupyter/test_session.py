@@ -28,7 +28,7 @@ from kernelagent.jupyter.outputs import Budget
 from kernelagent.jupyter.run import Outcome
 from kernelagent.settings import Settings
 from tests.jupyter.engines import EngineFactory, first_of, run, submit, text_of
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 async def test_state_is_kept_between_runs(engine: Engine) -> None:
@@ -251,9 +251,9 @@ async def test_an_answer_that_nobody_asked_for_is_refused(engine: Engine) -> Non
 async def test_questions_touch_neither_count_nor_history(engine: Engine) -> None:
     session = engine.session("default")
     await run(session, "value = 1")
-    reply = await session.ask("complete_request", {"code": "val", "cursor_pos": 3}, 10)
+    reply = await session.ask("complete_request", {"code": "val", "cursor_pos": 3}, PATIENCE)
     assert "value" in reply["matches"]
-    listing = await session.ask("kernelagent_request", {"op": "variables"}, 10)
+    listing = await session.ask("kernelagent_request", {"op": "variables"}, PATIENCE)
     assert [variable["name"] for variable in listing["variables"]] == ["value"]
     result = await run(session, "len([cell for cell in In if cell])")
     assert result.execution_count == 2

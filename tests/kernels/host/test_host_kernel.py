@@ -27,6 +27,7 @@ from kernelagent.errors import (
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.execution import Feed, Prompt, Result, RunRequest
 from kernelagent.jupyter.languages import Language, Languages, kernels_directory
+from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.jupyter.run import Outcome
 from kernelagent.jupyter.session import Session
@@ -101,7 +102,7 @@ async def fresh_engine(engine: Engine, tmp_path: Path) -> AsyncIterator[Engine]:
 
 
 def request_of(code: str, **fields: object) -> RunRequest:
-    given = {"timeout": 30.0, "queue_timeout": 60.0, "request_timeout": 60.0}
+    given = dict.fromkeys(("timeout", "queue_timeout", "request_timeout"), PATIENCE)
     return RunRequest(code, **{**given, "budget": Budget(1 << 22, 1000), **fields})  # type: ignore[arg-type]
 
 
@@ -335,13 +336,25 @@ async def test_a_prompt_can_be_interrupted(session: Session) -> None:
     assert await value(session, "value on") == "on"
 
 
-async def test_what_comes_after_a_run_is_in_the_next_answer(session: Session) -> None:
-    await run(session, "later 0.05")
+async def test_what_comes_after_a_run_is_in_the_next_answer(
+    session: Session, tmp_path: Path
+) -> None:
+    kernel = session.kernel
+    assert kernel is not None
+    take = kernel.on_late
+    assert take is not None
+    came: list[str] = []
 
-    async def late() -> list[dict[str, Any]]:
-        return (await run(session, "value x")).late_outputs
+    def note(message: Message) -> None:
+        take(message)
+        came.append(message.type)
 
-    assert [output["text"] for output in await until(late)] == ["late\n"]
+    kernel.on_late = note
+    await run(session, f"later-than {tmp_path / 'go'}")
+    (tmp_path / "go").touch()
+    await until(lambda: "stream" in came)
+    result = await run(session, "value x")
+    assert [output["text"] for output in result.late_outputs] == ["late\n"]
 
 
 async def test_questions_are_answered(session: Session) -> None:

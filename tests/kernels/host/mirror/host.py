@@ -84,6 +84,12 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
                     time.sleep(float(rest))
                     os.write(1, b"late\n")
                     os._exit(0)
+            case "later-than":
+                if os.fork() == 0:
+                    while not Path(rest).exists():
+                        time.sleep(0.01)
+                    os.write(1, b"late\n")
+                    os._exit(0)
             case "die-later":
                 if os.fork() == 0:
                     parent = os.getppid()
