@@ -133,6 +133,7 @@ async def test_child_processes_of_a_lost_kernel_are_ended(server: Server) -> Non
     assert has_ended(int(answer["stdout"]))
 
 
+@pytest.mark.alone
 async def test_memory_bomb_is_told_with_numbers(small_server: Service) -> None:
     code = """
 print('partial')
@@ -151,6 +152,7 @@ while True:
     assert "300 MiB are allowed" in answer["stderr"]
     assert "MiB of memory" in answer["message"]
     assert answer["state_lost"] is True
+    assert answer["execution_time"] < 2
     assert after["result"] == "False"
 
 

@@ -165,21 +165,21 @@ async def test_a_run_that_the_kernel_aborts_after_it_began_ends(
 
 async def test_a_flood_arrives_whole_and_in_order(faulty_engine: EngineFactory) -> None:
     session = (await faulty_engine(output_bytes=64 << 20)).session("default")
-    code = "flood 10000 100\nprint end"
+    code = "flood 20000 100\nprint end"
     result = await run(session, code, budget=Budget(64 << 20, 100))
-    assert len(text_of(result)) == 10000 * 100 + 4
+    assert len(text_of(result)) == 20000 * 100 + 4
     assert not result.truncation.truncated
 
 
 async def test_the_loop_stays_free_during_a_flood(faulty_engine: EngineFactory) -> None:
     session = (await faulty_engine()).session("default")
-    execution = submit(session, "flood 10000 2000")
+    execution = submit(session, "flood 30000 2000")
     ticks = 0
     while not execution.finished.done():
         await asyncio.sleep(0)
         ticks += 1
     assert ticks > 50
-    assert execution.finished.result().truncation.total_bytes == 10000 * 2000
+    assert execution.finished.result().truncation.total_bytes == 30000 * 2000
 
 
 async def test_a_run_that_cannot_be_sent_leaves_nothing_behind(

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import select
 import signal
 import subprocess
 import termios
@@ -21,6 +22,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 # A subshell has its parent's command line for ever.
 _BEGINS = 0.05
 _LOOKS = 0.002
+# How long a killed process may take to end; one that waits for a device takes for ever.
+_ENDS = 2.0
 # Loaded before any fork: between a fork and its exec nothing may be.
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -68,17 +71,35 @@ def start_process(
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:
-    """Kill it and its descendants, those in sessions of their own too, and reap it."""
-    if process.returncode is None:
-        descendants = []
-        with contextlib.suppress(psutil.Error):
-            descendants = psutil.Process(process.pid).children(recursive=True)
+    """Kill it and its descendants, those in sessions of their own too, and reap it.
+
+    All have ended when it returns, but for one that the system does not end within 2 s.
+    """
+    if process.returncode is not None:
+        return
+    descendants = []
+    with contextlib.suppress(psutil.Error):
+        descendants = psutil.Process(process.pid).children(recursive=True)
+    with contextlib.ExitStack() as stack:
+        ends = select.poll()
+        running = 0
+        for child in descendants:
+            with contextlib.suppress(OSError):
+                descriptor = os.pidfd_open(child.pid)
+                stack.callback(os.close, descriptor)
+                ends.register(descriptor, select.POLLIN)
+                running += 1
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         for child in descendants:
             with contextlib.suppress(psutil.Error):
                 child.kill()
-    process.wait()
+        process.wait()
+        deadline = time.monotonic() + _ENDS
+        while running and (left := deadline - time.monotonic()) > 0:
+            for descriptor, _ in ends.poll(left * 1000):
+                ends.unregister(descriptor)
+                running -= 1
 
 
 def interrupt_tree(process: psutil.Process) -> list[psutil.Process]:

@@ -17,6 +17,7 @@ from tests.kernels.host.harness import Host
 from tests.waiting import wait_until
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "code",
     [
@@ -47,8 +48,7 @@ def test_the_shell_lives_on_with_its_state(bash: Host, code: str) -> None:
     bash.run("kept=1")
     outcome = bash.run(f"{code}\ntrue")
     assert outcome.stdout == ""
-    # It would not answer for ever.
-    assert outcome.seconds < 40
+    assert outcome.seconds < 2
     assert bash.run('command echo "$kept[$A]"', env={"A": "a b"}, cwd="/").stdout == "1[a b]\n"
     assert bash.run('command echo "$kept[${A-}]"').stdout == "1[]\n"
 
@@ -181,10 +181,11 @@ def test_an_interrupt_between_runs_does_nothing(bash: Host) -> None:
     assert (outcome.stdout, outcome.exit_code) == ("1\n", 0)
 
 
+@pytest.mark.alone
 def test_a_program_that_prints_without_pause_does_not_keep_a_run(bash: Host) -> None:
     outcome = bash.run("yes >&1 & sleep 0.1; echo $! >pid")
-    assert outcome.seconds < 40
-    assert bash.run("kill $(cat pid); true").seconds < 40
+    assert outcome.seconds < 3
+    assert bash.run("kill $(cat pid); true").seconds < 3
 
 
 def test_a_large_environment_and_awkward_bytes(bash: Host) -> None:

@@ -21,8 +21,6 @@ from tests.waiting import PATIENCE
 class Outcome:
     """A run as its caller sees it."""
 
-    stdout: str = ""
-    stderr: str = ""
     displays: list[dict[str, Any]] = field(default_factory=list)
     result: dict[str, Any] | None = None
     events: list[tuple[str, Any]] = field(default_factory=list)
@@ -31,6 +29,20 @@ class Outcome:
     seconds: float = 0.0
     # The signal that the host died of.
     signal: int | None = None
+    pieces: dict[str, list[str]] = field(default_factory=lambda: {"stdout": [], "stderr": []})
+
+    @property
+    def stdout(self) -> str:
+        return self._join("stdout")
+
+    @property
+    def stderr(self) -> str:
+        return self._join("stderr")
+
+    def _join(self, name: str) -> str:
+        whole = "".join(self.pieces[name])
+        self.pieces[name] = [whole]
+        return whole
 
     @property
     def text(self) -> str | None:
@@ -154,7 +166,7 @@ class Host:
     def stream(self, name: str, data: bytes) -> None:
         text = data.decode("utf-8", "replace")
         self.outcome.events.append((name, text))
-        setattr(self.outcome, name, getattr(self.outcome, name) + text)
+        self.outcome.pieces[name].append(text)
 
     def display(
         self,

@@ -56,8 +56,7 @@ async def test_an_interrupt_keeps_the_state(server: Server) -> None:
             started = time.monotonic()
             await client.post(f"/sessions/{session_id}/interrupt")
             rest = [item async for item in items if "outcome" in item]
-        # The code would sleep for a minute.
-        assert time.monotonic() - started < 40
+        assert time.monotonic() - started < 5
         assert (rest[0]["outcome"], rest[0]["state_lost"]) == ("interrupted", False)
         assert (await run(server, "cat(x + 1)", **fields))["stdout"] == "42"
 

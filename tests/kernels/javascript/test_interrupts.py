@@ -26,11 +26,11 @@ def interrupted(host: Host, code: str) -> Outcome:
     outcome = host.run(code, interrupt_when=ready)
     assert outcome.failure.name == "KeyboardInterrupt", outcome
     assert outcome.exit_code == 130
-    # What it waits for would take a minute.
-    assert time.monotonic() - sent[0] < 40
+    assert time.monotonic() - sent[0] < 2
     return outcome
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "code",
     [
@@ -67,6 +67,7 @@ def test_code_is_interrupted_and_the_state_kept(host: Host, code: str) -> None:
     assert host.run("kept.length").text == "3"
 
 
+@pytest.mark.alone
 def test_cells_that_wait_for_ever_survive_garbage_collections(host: Host) -> None:
     assert host.run("require('v8').setFlagsFromString('--expose-gc')").ok
     assert host.run("const gc = require('vm').runInNewContext('gc'); let rounds = 0").ok
@@ -95,6 +96,7 @@ def test_an_interrupt_between_runs_changes_nothing(host: Host) -> None:
     assert host.run("1").text == "1"
 
 
+@pytest.mark.alone
 def test_timers_of_an_interrupted_run_end_with_it(host: Host) -> None:
     code = (
         "let n = 0; console.log('go'); for (;;) { n++; await new Promise((r) => setTimeout(r, 2)) }"
@@ -104,6 +106,7 @@ def test_timers_of_an_interrupted_run_end_with_it(host: Host) -> None:
     assert host.run("await new Promise((r) => setTimeout(r, 50)); n").text == first
 
 
+@pytest.mark.alone
 def test_background_timers_survive_the_interrupt_of_another_run(host: Host) -> None:
     assert host.run("var ticks = 0; const beat = setInterval(() => { ticks++ }, 2)").ok
     interrupted(host, "console.log('go'); await new Promise(() => {})")
@@ -111,6 +114,7 @@ def test_background_timers_survive_the_interrupt_of_another_run(host: Host) -> N
     assert host.run("clearInterval(beat)").ok
 
 
+@pytest.mark.alone
 def test_background_children_survive_an_interrupt(host: Host) -> None:
     host.run("const child = require('child_process').spawn('sleep', ['60']); child.pid")
     interrupted(host, "console.log('go'); require('child_process').execSync('sleep 60')")
@@ -145,7 +149,7 @@ def test_a_signal_at_any_moment_does_not_end_the_host(host: Host) -> None:
     signaller = threading.Thread(target=signal_always)
     signaller.start()
     try:
-        for _ in range(100):
+        for _ in range(200):
             assert host.run("await new Promise((r) => setTimeout(r, 1)); 1").ended
     finally:
         stop.set()
@@ -153,6 +157,7 @@ def test_a_signal_at_any_moment_does_not_end_the_host(host: Host) -> None:
     assert host.run("clearInterval(beat); kept > 0").text == "true"
 
 
+@pytest.mark.alone
 def test_code_that_listens_for_the_signal_is_interrupted(host: Host) -> None:
     assert host.run("var heard = 0; process.on('SIGINT', () => { heard++ })").ok
     interrupted(host, "console.log('go'); for (;;);")

@@ -44,7 +44,7 @@ class Snippets:
     die: str
     # prints "a", waits until there is a file "go", prints "b"
     slowly: str
-    # prints 0 to 19999, one a line
+    # prints 0 to 99999, one a line
     flood: str
     # shows <b>bold</b> as HTML between two lines "one" and "two"
     html: str
@@ -81,7 +81,7 @@ SNIPPETS: dict[str, Snippets] = {
             "import os, time\nprint('a', flush=True)\n"
             "while not os.path.exists('go'): time.sleep(0.01)\nprint('b')"
         ),
-        flood="for i in range(20000): print(i)",
+        flood="for i in range(100000): print(i)",
         html=(
             "from IPython.display import HTML, display\n"
             "print('one')\ndisplay(HTML('<b>bold</b>'))\nprint('two')"
@@ -115,7 +115,7 @@ SNIPPETS: dict[str, Snippets] = {
             "  await new Promise(done => setTimeout(done, 10))\n"
             "console.log('b')"
         ),
-        flood="for (let i = 0; i < 20000; i++) console.log(i)",
+        flood="for (let i = 0; i < 100000; i++) console.log(i)",
         html="console.log('one')\ndisplay.html('<b>bold</b>')\nconsole.log('two')",
         ask="console.log(`[${prompt('')}]`)",
         unicode="console.log('žluť 日本 🎉')",
@@ -141,7 +141,7 @@ SNIPPETS: dict[str, Snippets] = {
         leave_well="exit 0",
         die="echo begun\nkill -9 $$",
         slowly="echo a\nuntil [ -e go ]; do sleep 0.01; done\necho b",
-        flood="seq 0 19999",
+        flood="seq 0 99999",
         html="echo one\ndisplay --type text/html - <<< '<b>bold</b>'\necho two",
         ask='read -r line\necho "[$line]"',
         unicode="echo 'žluť 日本 🎉'",
@@ -175,7 +175,7 @@ SNIPPETS: dict[str, Snippets] = {
         ),
         flood=(
             "w := bufio.NewWriter(os.Stdout)\n"
-            "for i := 0; i < 20000; i++ { fmt.Fprintln(w, i) }\n"
+            "for i := 0; i < 100000; i++ { fmt.Fprintln(w, i) }\n"
             "w.Flush()"
         ),
         html='fmt.Println("one")\ndisplay.HTML("<b>bold</b>")\nfmt.Println("two")',
@@ -203,5 +203,5 @@ SNIPPETS["typescript"] = replace(
         "  await new Promise<void>(done => setTimeout(done, 10))\n}\n"
         "console.log('b')"
     ),
-    flood="for (let i: number = 0; i < 20000; i++) console.log(i)",
+    flood="for (let i: number = 0; i < 100000; i++) console.log(i)",
 )

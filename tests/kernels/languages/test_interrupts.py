@@ -20,14 +20,12 @@ async def result_of(items: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
     return found[0]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["spin", "wait"])
 async def test_an_interrupt_is_quick_and_keeps_the_state(
     server: Server, snippets: Snippets, own: dict[str, Any], kind: str
 ) -> None:
     await run(server, snippets.remember, **own)
-    started = time.monotonic()
-    await run(server, snippets.recall, **own)
-    pace = time.monotonic() - started
     async with client_of(server) as client, streamed(server, getattr(snippets, kind), **own) as it:
         items = messages(it)
         async for item in items:
@@ -37,8 +35,7 @@ async def test_an_interrupt_is_quick_and_keeps_the_state(
         response = await client.post(f"/sessions/{own['session_id']}/interrupt")
         assert response.json()["interrupted"] is True
         result = await result_of(items)
-    # On a machine that is busy with other things, everything takes longer.
-    assert time.monotonic() - started < max(1.4, 10 * pace)
+    assert time.monotonic() - started < 1.4
     assert (result["outcome"], result["state_lost"]) == ("interrupted", False)
     assert (await run(server, snippets.recall, **own))["stdout"] == "42\n"
 
@@ -68,8 +65,7 @@ async def test_a_caller_who_leaves_is_an_interrupt(
                 break
     started = time.monotonic()
     assert (await run(server, snippets.recall, **own))["stdout"] == "42\n"
-    # The code would wait for a minute.
-    assert time.monotonic() - started < 40
+    assert time.monotonic() - started < 10
 
 
 async def test_a_wait_for_input_can_be_interrupted(

@@ -35,14 +35,14 @@ async def test_output_is_streamed_as_it_comes(
 
 async def test_a_flood_is_complete(server: Server, snippets: Snippets, own: dict[str, Any]) -> None:
     answer = await run(server, snippets.flood, **own)
-    assert answer["stdout"] == "".join(f"{number}\n" for number in range(20_000))
+    assert answer["stdout"] == "".join(f"{number}\n" for number in range(100_000))
 
 
 async def test_excess_output_is_spilled_with_true_counts(
     server: Server, snippets: Snippets, own: dict[str, Any]
 ) -> None:
     answer = await run(server, snippets.flood, max_output_bytes=10_000, **own)
-    whole = "".join(f"{number}\n" for number in range(20_000))
+    whole = "".join(f"{number}\n" for number in range(100_000))
     assert len(answer["stdout"]) < 20_000
     assert answer["truncation"]["stdout_bytes"] == len(whole)
 
