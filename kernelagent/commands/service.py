@@ -50,7 +50,7 @@ class CommandService:
 
     @property
     def running(self) -> int:
-        """How many commands run."""
+        """How many commands run or are about to."""
         return len(self._running)
 
     async def close(self) -> None:
@@ -61,9 +61,9 @@ class CommandService:
         await self._none_runs.wait()
 
     async def prepare(self, request: RunRequest, sink: Sink) -> RunningCommand:
-        """The command, to be passed to `go`.
+        """The command, to be passed to `go`; it has its place among those that may run.
 
-        Raises DirectoryNotFound, CommandLimit, ServiceClosing.
+        Raises DirectoryNotFound, CommandLimit, ServiceClosing. In any case `leave` must follow.
         """
         self._check_room()
         engine, settings = self.engine, self.engine.settings
@@ -82,13 +82,15 @@ class CommandService:
             engine.confinement.starter,
         )
         shown = " ".join([request.command, *(args or ())])
-        return RunningCommand(command_id, shown, Command(spec, sink))
-
-    async def go(self, running: RunningCommand) -> CommandEnding:
-        """Run it to its end; raises CommandLimit, ServiceClosing."""
+        running = RunningCommand(command_id, shown, Command(spec, sink))
+        # Others may have come meanwhile.
         self._check_room()
         self._running[running] = None
         self._none_runs.clear()
+        return running
+
+    async def go(self, running: RunningCommand) -> CommandEnding:
+        """Run it to its end, with which it gives up its place."""
         try:
             ending = await running.command.go(running.take_pid)
             self.engine.observers.tell(
@@ -96,9 +98,13 @@ class CommandService:
             )
             return ending
         finally:
-            del self._running[running]
-            if not self._running:
-                self._none_runs.set()
+            self.leave(running)
+
+    def leave(self, running: RunningCommand) -> None:
+        """Give up the place of a command that has ended, or that was not begun."""
+        self._running.pop(running, None)
+        if not self._running:
+            self._none_runs.set()
 
     def _check_room(self) -> None:
         if self._closing:
@@ -121,7 +127,10 @@ class CommandService:
         output = KeptOutput(budget, spill)
         try:
             running = await self.prepare(request, output)
-            ending = await self._until_end(running, disconnected)
+            try:
+                ending = await self._until_end(running, disconnected)
+            finally:
+                self.leave(running)
         finally:
             await spill.close()
         if ending is None:

@@ -127,11 +127,14 @@ class StreamedCommand(StreamResponse):
         output = PassedOutput()
         # Raises what is wrong with it before the headers are out.
         running = await self._service.prepare(self._request, output)
-        if self._framed:
-            pieces = stream_frames(self._service, running, output)
-        else:
-            pieces = self._lines(running, output)
-        await self.send_pieces(pieces, receive, send)
+        try:
+            if self._framed:
+                pieces = stream_frames(self._service, running, output)
+            else:
+                pieces = self._lines(running, output)
+            await self.send_pieces(pieces, receive, send)
+        finally:
+            self._service.leave(running)
 
     def silence(self) -> bytes:
         """What is sent when there is nothing to be sent."""
@@ -238,6 +241,7 @@ class CommandSocket:
             raise InternalError("the command failed inside the service") from error
         finally:
             self._running = None
+            self._service.leave(running)
 
     async def _prepare(self, request: RunRequest, output: PassedOutput) -> RunningCommand:
         try:

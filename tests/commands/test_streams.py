@@ -192,6 +192,33 @@ async def test_what_is_wrong_is_an_error_before_the_stream(
             await refused(response, 409, "COMMAND_LIMIT")
 
 
+@pytest.mark.parametrize("accept", STREAMS)
+async def test_of_many_at_once_those_beyond_the_limit_are_errors(
+    server_with_little: Service, accept: str
+) -> None:
+    statuses: list[int] = []
+    enough = asyncio.Event()
+    async with client_of(server_with_little, Accept=accept) as client:
+
+        async def ask() -> None:
+            body = {"command": "sleep 100", "timeout": 100}
+            async with client.stream("POST", "/commands/run", json=body) as response:
+                statuses.append(response.status_code)
+                await enough.wait()
+
+        async def none_runs() -> bool:
+            metrics = (await client.get("/metrics")).json()
+            return bool(metrics["commands"]["running"] == 0)
+
+        await until(none_runs)
+        asked = asyncio.gather(*(ask() for _ in range(6)))
+        await until(lambda: len(statuses) == 6)
+        enough.set()
+        await asked
+        await until(none_runs)
+    assert sorted(statuses) == [200, 200, 409, 409, 409, 409]
+
+
 async def test_frames_have_the_very_bytes(server: Server) -> None:
     line = "head -c 3000000 /dev/urandom | tee copy; printf 'é\\xff' >&2; exit 5"
     async with client_of(server, Accept="application/vnd.kernelagent.frames") as client:
