@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -37,15 +38,35 @@ def runs(pid: int) -> bool:
 
 
 def processes_in(folder: Path) -> set[int]:
-    """The processes whose working directory is `folder` or below it."""
+    """The processes whose working directory is `folder` or below it.
+
+    Not by its name: in a chroot the system tells another one of processes that have a file system
+    of their own.
+    """
+    try:
+        place = folder.stat()
+    except FileNotFoundError:
+        return set()
     found = set()
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            if (entry / "cwd").readlink().is_relative_to(folder):
-                found.add(int(entry.name))
+        if entry.name.isdigit():
+            # It may have ended meanwhile.
+            with contextlib.suppress(OSError):
+                if any(os.path.samestat(place, above) for above in _upwards(entry / "cwd")):
+                    found.add(int(entry.name))
     return found
+
+
+def _upwards(directory: Path) -> Iterator[os.stat_result]:
+    """A directory, and those above it."""
+    path, here = str(directory), directory.stat()
+    while True:
+        yield here
+        path += "/.."
+        above = os.stat(path)  # noqa: PTH116 - the link is to be followed before `..`
+        if os.path.samestat(above, here):
+            return
+        here = above
 
 
 def family(folder: Path) -> set[int]:
