@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kernelagent.settings import Settings, load_settings
+from tests.jupyter.engines import settings_below
 from tests.servers import SECRET, Server, serving
 
 _DIRECTORY = pytest.StashKey[Path]()
@@ -64,6 +65,13 @@ def settings(tmp_path: Path, runtime_dir: Path) -> Settings:
         runtime_dir=runtime_dir,
         jwt_secret=SECRET,
     )
+
+
+@pytest.fixture(scope="module")
+def module_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of the engines that the tests of a module share."""
+    with settings_below(tmp_path_factory.mktemp("engines")) as settings:
+        yield settings
 
 
 def _write_missing_language(root: Path) -> Path:

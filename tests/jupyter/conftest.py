@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from jupyter_client.kernelspec import KernelSpec
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.settings import Settings
-from tests.jupyter.engines import EngineFactory, settings_below
+from tests.jupyter.engines import EngineFactory
 from tests.kernels.faulty.faulty_spec import write_faulty_spec
 from tests.waiting import PATIENCE
 
@@ -41,13 +41,6 @@ async def faulty_engine(settings: Settings, tmp_path: Path) -> AsyncIterator[Eng
     yield make
     for engine in engines:
         await engine.close()
-
-
-@pytest.fixture(scope="module")
-def module_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Settings of an engine that the tests of a module share, with a pool of none."""
-    with settings_below(tmp_path_factory.mktemp("engine")) as settings:
-        yield settings
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,8 @@ import pytest
 
 from kernelagent.jupyter.engine import Engine
 from kernelagent.settings import Settings
-from tests.jupyter.engines import settings_below
 from tests.kernels.python.forking import FORKED, engine_of
 from tests.kernels.python.protocol import VARIANTS, Client, Host, Variant, connected, hosting
-
-
-@pytest.fixture(scope="module")
-def module_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Settings of the engines that the tests of a module share."""
-    with settings_below(tmp_path_factory.mktemp("engines")) as settings:
-        yield settings
 
 
 @pytest.fixture(scope="module")
