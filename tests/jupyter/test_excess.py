@@ -34,6 +34,21 @@ async def test_text_beyond_the_budget_continues_in_a_file(tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.parametrize("parts", [(1000,), (999, 1), (1, 999)])
+async def test_text_that_fills_the_budget_exactly_is_whole(
+    tmp_path: Path, parts: tuple[int, ...]
+) -> None:
+    run = Collected(tmp_path, size=1000)
+    for size in parts:
+        run.print("x" * size)
+    facts = await run.close()
+    assert run.text == "x" * 1000
+    assert (facts.truncated, facts.kept_bytes, facts.files) == (False, 1000, [])
+    over = Collected(tmp_path, size=1000)
+    over.print("x" * 1001)
+    assert (await over.close()).truncated
+
+
 async def test_each_stream_has_a_file_of_its_own(tmp_path: Path) -> None:
     run = Collected(tmp_path, size=1024)
     for number in range(1000):

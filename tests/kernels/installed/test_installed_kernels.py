@@ -41,6 +41,7 @@ async def test_rich_output(server: Server) -> None:
     assert "<table" in str(answer["rich_outputs"])
 
 
+@pytest.mark.alone
 async def test_an_interrupt_keeps_the_state(server: Server) -> None:
     async with session(server, language="r") as session_id:
         fields: dict[str, Any] = {"session_id": session_id, "timeout": 60}
