@@ -43,7 +43,8 @@ mount -t tmpfs -o mode=1777 tmpfs dev/shm || exit 125
 chroot . /usr/bin/env --chdir="$2" sh -c "$3" </dev/null
 exit $?
 """
-_NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
+# A group of processes that is led from outside has no number within.
+_NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "setsid")
 # How this machine reaches the registries.
 _CARRIED = re.compile(
     r"(https?|no|all)_proxy|(ssl_cert|requests_ca|curl_ca|node_extra_ca)\w+"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kernelagent.cli.server import handle_ignored_signals
 from kernelagent.settings import Settings, load_settings
 from tests.jupyter.engines import settings_below
 from tests.servers import SECRET, Server, serving
@@ -29,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
     # What tests make is below it, where servers let files be used.
     config.option.basetemp = directory / "tests"
+    # Servers in this process start what must not inherit that it was started by nohup.
+    handle_ignored_signals()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

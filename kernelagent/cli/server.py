@@ -54,7 +54,7 @@ class Server(uvicorn.Server):
         self._stack = contextlib.AsyncExitStack()
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        _handle_ignored_signals()
+        handle_ignored_signals()
         super().run(sockets=sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -106,7 +106,7 @@ def url_of(host: str, listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _handle_ignored_signals() -> None:
+def handle_ignored_signals() -> None:
     """Go on ignoring what `nohup` and shells have this process ignore, but not its children.
 
     They would inherit it, and shells in terminals outlive their line. A handler is not inherited.

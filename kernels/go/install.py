@@ -1,6 +1,7 @@
 """Builds the Go host and compiles the standard library, once for each version of either.
 
-Run as a program it does so and says where; the driver does it when nobody has.
+Run as a program it does so for all users of this Python environment and says where; the driver
+does it for its own user when nobody has.
 """
 
 from __future__ import annotations
@@ -44,16 +45,23 @@ def find_go() -> str:
     return found
 
 
-def ensure_installed() -> Installed:
+def ensure_installed(*, for_all: bool = False) -> Installed:
     """What was installed for this go command and these sources; installs it first if need be.
 
-    That takes a minute, and others who want the same wait for it. Raises InstallFailed.
+    That takes a minute, and others who want the same wait for it. It goes to the user's cache, or
+    to the Python environment if it is `for_all` and the user may write there. Raises InstallFailed.
     """
     go = find_go()
-    folder = _cache() / _key(go)
-    made = Installed(folder / "host", folder / "tools")
-    if (folder / "done").exists():
-        return made
+    key = _key(go)
+    places: tuple[Path, ...] = (_shared(), _cache())
+    if for_all:
+        # What is in the cache of one user does not help the others.
+        places = (next(filter(_is_writable, places), _cache()),)
+    for place in places:
+        if _is_done(place / key):
+            return _in(place / key)
+    folder = places[-1] / key
+    made = _in(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / "lock"):
@@ -63,6 +71,24 @@ def ensure_installed() -> Installed:
     except OSError as error:
         raise InstallFailed(f"the Go kernel cannot be prepared: {error}") from error
     return made
+
+
+def _in(folder: Path) -> Installed:
+    return Installed(folder / "host", folder / "tools")
+
+
+def _is_done(folder: Path) -> bool:
+    try:
+        return (folder / "done").exists() and os.access(folder / "host", os.X_OK)
+    except OSError:
+        # In a home that is closed to us.
+        return False
+
+
+def _is_writable(folder: Path) -> bool:
+    while not folder.exists():
+        folder = folder.parent
+    return os.access(folder, os.W_OK)
 
 
 def _install(go: str, made: Installed) -> None:
@@ -108,6 +134,10 @@ def _key(go: str) -> str:
     return digest.hexdigest()[:_KEPT]
 
 
+def _shared() -> Path:
+    return Path(sys.prefix) / "share" / "kernelagent" / "go"
+
+
 def _cache() -> Path:
     named = os.environ.get("XDG_CACHE_HOME")
     parent = Path(named) if named else Path.home() / ".cache"
@@ -123,6 +153,6 @@ def _locked(path: Path) -> Iterator[None]:
 
 if __name__ == "__main__":
     try:
-        sys.stdout.write(f"{ensure_installed().program}\n")
+        sys.stdout.write(f"{ensure_installed(for_all=True).program}\n")
     except InstallFailed as failure:
         sys.exit(str(failure))

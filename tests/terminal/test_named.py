@@ -185,6 +185,11 @@ async def test_another_client_takes_over(server: Server) -> None:
                 await second.type("stty size\n")
                 await second.until("20 90\r\n")
                 assert (await info(server, path))["attached"]
+
+        async def is_left() -> bool:
+            return not (await info(server, path))["attached"]
+
+        await until(is_left)
         async with console(server, path, takeover="false") as third:
             await third.until("20 90\r\n")
 

@@ -84,7 +84,7 @@ def test_numpy_scalars_become_plain_ones() -> None:
 
 def test_numpy_dates_become_text() -> None:
     assert dumped(np.datetime64("2024-01-02T03:04")) == "2024-01-02T03:04"
-    assert dumped([np.datetime64("NaT"), np.timedelta64("NaT", "s")]) == [None, None]
+    assert dumped([np.datetime64("NaT", "s"), np.timedelta64("NaT", "s")]) == [None, None]
     assert dumped(np.timedelta64(90, "s")) == "PT1M30S"
     assert dumped(np.timedelta64(1_000, "ns")) == "PT0.000001S"
 

@@ -100,11 +100,11 @@ def test_an_answer_that_a_cell_waits_for_does_not_take_its_output_away(
 ) -> None:
     comm_id = open_comm(client)
     msg_id = client.start(
-        "import os, threading\nanswered.clear()\nprint('ready')\nawait answered.wait()\n"
+        "import os, sys, threading\nanswered.clear()\nprint('ready')\nawait answered.wait()\n"
         # Stock code lets the cell go on before it has put the cell's parent back.
         + ("" if variant.lean else "await asyncio.sleep(0.01)\n")
         + "print('line'); display(1); os.system('echo system')\n"
-        "thread = threading.Thread(target=print, args=['thread'])\n"
+        "thread = threading.Thread(target=sys.stdout.write, args=['thread\\n'])\n"
         "thread.start(); thread.join()"
     )
     client.send("comm_msg", {"comm_id": comm_id, "data": 5})
