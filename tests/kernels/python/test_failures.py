@@ -89,6 +89,17 @@ def test_each_failure_is_published_once(client: Client, failure: str) -> None:
         assert any(ename in line for line in told["traceback"])
 
 
+@pytest.mark.parametrize("failure", ["an error", "a group", "a debugger that is left"])
+def test_a_traceback_that_was_shown_before_is_not_that_of_the_failure(
+    client: Client, failure: str
+) -> None:
+    code, ename, _ = FAILURES[failure]
+    shown = "try: {}['other']\nexcept KeyError: get_ipython().showtraceback()\n"
+    cell = client.run(shown + code, stop_on_error=False)
+    assert cell.reply.content["ename"] == ename
+    assert [error.content["ename"] for error in cell.all("error")] == ["KeyError", ename]
+
+
 @pytest.mark.parametrize("failure", ["an error", "a group", "a debugger that is left", "an await"])
 def test_a_stock_kernel_publishes_each_failure_once(stock: Client, failure: str) -> None:
     code, ename, evalue = FAILURES[failure]
