@@ -32,7 +32,8 @@ CHECKOUT = "/srv/kernelagent"
 _ROOT = Path(__file__).resolve().parent.parent
 _DEFAULT = Path(tempfile.gettempdir()) / "kernelagent-prove"
 _CERTIFICATES = Path("/usr/local/share/ca-certificates")
-# As after a login. The mounts and all processes end with the first process of the namespaces.
+# As after a login: a session of its own, as the group of the first process cannot be named (-1 are
+# all). The mounts and all processes end with the first process of the namespaces.
 _ENTER = """
 mount --bind "$1" "$1" && cd "$1" &&
 mount -t proc proc proc &&
@@ -40,11 +41,10 @@ mount --bind /sys sys &&
 mount --bind /dev dev &&
 mount --bind /dev/pts dev/pts &&
 mount -t tmpfs -o mode=1777 tmpfs dev/shm || exit 125
-chroot . /usr/bin/env --chdir="$2" sh -c "$3" </dev/null
+chroot . /usr/bin/setsid /usr/bin/env --chdir="$2" sh -c "$3" </dev/null
 exit $?
 """
-# A group of processes that is led from outside has no number within.
-_NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "setsid")
+_NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 # How this machine reaches the registries.
 _CARRIED = re.compile(
     r"(https?|no|all)_proxy|(ssl_cert|requests_ca|curl_ca|node_extra_ca)\w+"

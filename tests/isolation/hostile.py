@@ -168,11 +168,12 @@ class Target:
         return True
 
     def signal_its_group(self) -> bool:
-        # 0 would be our own: that of the service is led from outside of this container.
+        # To the system 0 is our own, which it says of a group that is led from outside of this
+        # container, and 1 are all processes.
         group = os.getpgid(self.pid)
-        if group:
+        if group > 1:
             os.killpg(group, _HARMLESS)
-        return bool(group)
+        return group > 1
 
     def limit_it(self) -> bool:
         resource.prlimit(self.pid, resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE))
