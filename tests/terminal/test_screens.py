@@ -129,7 +129,12 @@ async def test_vim_is_the_same_after_a_reconnection(server: Server) -> None:
 async def test_htop(server: Server) -> None:
     need("htop")
     async with screen(server) as seen:
-        await seen.line.type("bash -c 'exec -a needle-in-the-list sleep 300' & htop -d 5\n")
+        # What is not there when it searches it does not find later.
+        await seen.line.type(
+            "bash -c 'exec -a needle-in-the-list sleep 300' & "
+            'until [ "$(ps -o args= $!)" = "needle-in-the-list 300" ]; do sleep 0.01; done; '
+            "htop -d 5\n"
+        )
         await seen.until("F10")
         assert "PID" in seen.text
         assert "Load average" in seen.text
