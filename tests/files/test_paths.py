@@ -144,6 +144,20 @@ def test_a_link_itself(roots: Roots, workspace: Path) -> None:
         assert os.readlink(place.name, dir_fd=place.directory) == "/etc/passwd"
 
 
+def test_a_link_that_has_taken_the_place_is_not_followed(
+    roots: Roots, workspace: Path, tmp_path: Path
+) -> None:
+    file = workspace / "a" / "b" / "file"
+    with roots.locate("a/b/file") as place:
+        file.unlink()
+        file.symlink_to(tmp_path / "outside" / "file")
+        for flags in (os.O_RDONLY, os.O_WRONLY | os.O_TRUNC, os.O_RDWR | os.O_CREAT):
+            with pytest.raises(OSError) as caught:
+                place.open(flags)
+            assert caught.value.errno == errno.ELOOP
+    assert (tmp_path / "outside" / "file").read_text() == "secret"
+
+
 def test_missing_directories_are_made(roots: Roots, workspace: Path, tmp_path: Path) -> None:
     (workspace / "link").symlink_to("target")
     (workspace / "target").mkdir()
