@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any
 import pytest
 
 from kernelagent.cli.server import handle_ignored_signals
+from kernelagent.jupyter import kernel
 from kernelagent.settings import Settings, load_settings
 from tests.jupyter.engines import settings_below
 from tests.servers import SECRET, Server, serving
+from tests.waiting import PATIENCE
 
 _DIRECTORY = pytest.StashKey[Path]()
 
@@ -32,6 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.basetemp = directory / "tests"
     # Servers in this process start what must not inherit that it was started by nohup.
     handle_ignored_signals()
+    if "coverage" in sys.modules:
+        # A kernel writes what it has reached when it ends, which takes longer than it usually has.
+        kernel._SHUTDOWN_GRACE = PATIENCE
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

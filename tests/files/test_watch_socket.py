@@ -342,13 +342,13 @@ async def test_several_watches(server: Server, tmp_path: Path) -> None:
         watched(server, tmp_path / "a") as a,
         watched(server, tmp_path / "a") as again,
     ):
+        # The first is of what is below, too.
+        await until_on(server, tmp_path / "a", 3)
         assert sorted(await watches(server)) == [
             str(tmp_path),
             str(tmp_path / "a"),
             str(tmp_path / "a"),
         ]
-        # The first is of what is below, too.
-        await until_on(server, tmp_path / "a", 3)
         (tmp_path / "b").touch()
         (tmp_path / "a" / "c").touch()
         assert await all_of_it.settle() == [("created", "a/c"), ("created", "b")]

@@ -153,6 +153,15 @@ async def test_our_own_sentence_is_an_output_like_any_other(tmp_path: Path) -> N
     assert run.text == "the kernel died\n"
 
 
+async def test_what_was_cleared_is_not_shown_any_more_to_updates(tmp_path: Path) -> None:
+    run = Collected(tmp_path)
+    run.show("a", text_plain="first")
+    run.take("clear_output", wait=False)
+    run.update("a", text_plain="second")
+    assert run.outputs == []
+    assert [update.data for update in run.collector.updates] == [{"text/plain": "second"}]
+
+
 async def test_what_was_cleared_leaves_its_room_to_what_comes(tmp_path: Path) -> None:
     run = Collected(tmp_path, size=1024)
     for number in range(20):

@@ -217,6 +217,8 @@ async def test_a_kernel_lost_between_runs_is_replaced_and_told(engine: Engine) -
     result = await run(session, "1")
     assert result.outcome is Outcome.OK
     assert "SIGKILL" in result.notes[0]
+    # Once.
+    assert (await run(engine.session("default"), "1")).notes == []
 
 
 @pytest.mark.parametrize("leave", ["exit", "quit"])
