@@ -26,7 +26,7 @@ from jupyter_client.session import Session
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.kernel import Kernel
 from tests.jupyter.engines import settings_below
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_until
 
 LIMIT = PATIENCE
 
@@ -312,8 +312,25 @@ class Client:
         return Cell(reply, messages)
 
     def interrupt(self) -> None:
-        """SIGINT, to the process alone."""
+        """SIGINT, to the process alone, at this very moment."""
         os.kill(self.pid, signal.SIGINT)
+
+    def interrupt_wait(self) -> None:
+        """SIGINT, to the process alone, once the code has come to its wait, or to its loop.
+
+        Python notices one that comes right before a call that blocks only when that ends. The
+        service sends a second one; here each must count.
+        """
+        _, began = self._main_thread()
+        # What is between two waits takes less of the processor.
+        wait_until(lambda: (now := self._main_thread())[0] == "S" or now[1] >= began + 2)
+        self.interrupt()
+
+    def _main_thread(self) -> tuple[str, int]:
+        """Its state, and how much it has used, in the system's hundredths of a second."""
+        stat = Path(f"/proc/{self.pid}/task/{self.pid}/stat").read_text()
+        fields = stat.rpartition(")")[2].split()
+        return fields[0], int(fields[11]) + int(fields[12])
 
 
 @contextmanager

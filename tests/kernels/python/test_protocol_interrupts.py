@@ -15,7 +15,7 @@ def test_sigint_interrupts(client: Client, variant: Variant, wait: str) -> None:
     if wait in ("printing", "displaying") and not variant.lean:
         pytest.skip("a stock kernel does not stand an interrupt while it sends")
     msg_id = client.start(WAITS[wait], stop_on_error=False)
-    client.interrupt()
+    client.interrupt_wait()
     cell = client.finish(msg_id)
     assert cell.reply.content["status"] == "error"
     assert cell.reply.content["ename"] == "KeyboardInterrupt"
@@ -37,7 +37,7 @@ def test_control_is_served_while_code_runs(client: Client) -> None:
     answer = client.ask("kernel_info_request", channel="control")
     assert answer.reply.content["status"] == "ok"
     assert answer.labels == ["busy", "idle"]
-    client.interrupt()
+    client.interrupt_wait()
     client.finish(msg_id)
 
 
@@ -48,7 +48,7 @@ def waiting(seconds: str = "1000") -> str:
 
 def test_awaiting_is_interrupted(client: Client, variant: Variant) -> None:
     msg_id = client.start(f"import asyncio\n{waiting()}", stop_on_error=False)
-    client.interrupt()
+    client.interrupt_wait()
     if not variant.lean:
         # ipykernel issue 881: the handler does not wake the loop, any message does.
         client.send("kernel_info_request")
@@ -70,7 +70,7 @@ def test_async_code_that_does_not_await_is_interrupted(
     }
     code = f"import asyncio\nasync def busy():\n{indent(busy, '    ')}\n{waits[where]}"
     msg_id = client.start(code, stop_on_error=False)
-    client.interrupt()
+    client.interrupt_wait()
     if not variant.lean:
         # Stock code only cancels the cell, which hears of it when it awaits the next time.
         (tmp_path / "go").touch()
@@ -91,9 +91,9 @@ def test_code_that_survives_an_interrupt_can_be_interrupted_again(client: Client
         "time.sleep(1000)",
         stop_on_error=False,
     )
-    client.interrupt()
+    client.interrupt_wait()
     client.until_printed("survived", msg_id)
-    client.interrupt()
+    client.interrupt_wait()
     assert client.finish(msg_id).reply.content["ename"] == "KeyboardInterrupt"
 
 
@@ -107,10 +107,10 @@ def test_async_code_that_survives_an_interrupt_can_be_interrupted_again(
         + (waiting().replace("ready", "again") if variant.lean else "1 / 0"),
         stop_on_error=False,
     )
-    client.interrupt()
+    client.interrupt_wait()
     if variant.lean:
         client.until_printed("again", msg_id)
-        client.interrupt()
+        client.interrupt_wait()
     else:
         client.send("kernel_info_request")
     cell = client.finish(msg_id)
@@ -122,7 +122,7 @@ def test_async_code_that_survives_an_interrupt_can_be_interrupted_again(
 
 def test_an_interrupt_between_cells_is_ignored(client: Client) -> None:
     for _ in range(20):
-        client.interrupt()
+        client.interrupt_wait()
         client.ask("kernel_info_request", channel="control")
     assert client.run("print('alive')").text() == "alive\n"
 
@@ -136,10 +136,10 @@ def test_a_handler_that_code_sets_holds_for_its_cell(client: Client) -> None:
         "while not caught: time.sleep(0.001)\n"
         "print('handled')",
     )
-    client.interrupt()
+    client.interrupt_wait()
     assert client.finish(msg_id).text() == "ready\nhandled\n"
     msg_id = client.start(WAITS["sleep"], stop_on_error=False)
-    client.interrupt()
+    client.interrupt_wait()
     assert client.finish(msg_id).reply.content["ename"] == "KeyboardInterrupt"
     assert client.run("caught").one("execute_result").content["data"]["text/plain"] == "[1]"
 
@@ -148,6 +148,6 @@ def test_an_interrupt_ends_what_is_queued_behind_it(client: Client) -> None:
     msg_id = client.start(WAITS["sleep"])
     queued = client.execute("1")
     client.ask("kernel_info_request", channel="control")
-    client.interrupt()
+    client.interrupt_wait()
     assert client.finish(msg_id).reply.content["ename"] == "KeyboardInterrupt"
     assert client.finish(queued).reply.content["status"] == "aborted"
