@@ -32,6 +32,7 @@ class RunningCommand:
     shown: str
     command: Command
     pid: int = 0
+    begun: bool = False
 
     def take_pid(self, pid: int) -> None:
         """It has started."""
@@ -63,7 +64,7 @@ class CommandService:
     async def prepare(self, request: RunRequest, sink: Sink) -> RunningCommand:
         """The command, to be passed to `go`; it has its place among those that may run.
 
-        Raises DirectoryNotFound, CommandLimit, ServiceClosing. In any case `leave` must follow.
+        Raises DirectoryNotFound, CommandLimit, ServiceClosing. In any case `give_up` must follow.
         """
         self._check_room()
         engine, settings = self.engine, self.engine.settings
@@ -90,7 +91,10 @@ class CommandService:
         return running
 
     async def go(self, running: RunningCommand) -> CommandEnding:
-        """Run it to its end, with which it gives up its place."""
+        """Run it to its end; until then it keeps its place, whoever waits for it."""
+        running.begun = True
+        self._running[running] = None
+        self._none_runs.clear()
         try:
             ending = await running.command.go(running.take_pid)
             self.engine.observers.tell(
@@ -98,10 +102,14 @@ class CommandService:
             )
             return ending
         finally:
-            self.leave(running)
+            self._leave(running)
 
-    def leave(self, running: RunningCommand) -> None:
-        """Give up the place of a command that has ended, or that was not begun."""
+    def give_up(self, running: RunningCommand) -> None:
+        """Free the place of a command that was not begun."""
+        if not running.begun:
+            self._leave(running)
+
+    def _leave(self, running: RunningCommand) -> None:
         self._running.pop(running, None)
         if not self._running:
             self._none_runs.set()
@@ -130,7 +138,7 @@ class CommandService:
             try:
                 ending = await self._until_end(running, disconnected)
             finally:
-                self.leave(running)
+                self.give_up(running)
         finally:
             await spill.close()
         if ending is None:

@@ -134,7 +134,7 @@ class StreamedCommand(StreamResponse):
                 pieces = self._lines(running, output)
             await self.send_pieces(pieces, receive, send)
         finally:
-            self._service.leave(running)
+            self._service.give_up(running)
 
     def silence(self) -> bytes:
         """What is sent when there is nothing to be sent."""
@@ -241,7 +241,7 @@ class CommandSocket:
             raise InternalError("the command failed inside the service") from error
         finally:
             self._running = None
-            self._service.leave(running)
+            self._service.give_up(running)
 
     async def _prepare(self, request: RunRequest, output: PassedOutput) -> RunningCommand:
         try:

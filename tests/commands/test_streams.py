@@ -180,7 +180,7 @@ async def test_what_is_wrong_is_an_error_before_the_stream(
             metrics = (await client.get("/metrics")).json()
             return bool(metrics["commands"]["running"] == 0)
 
-        # Those of a client that has just left are ending.
+        # Commands of the client that has just left are still ending.
         await until(none_runs)
         wait = {"command": "sleep 100", "timeout": 100}
         async with (
