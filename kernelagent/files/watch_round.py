@@ -19,6 +19,8 @@ class Appeared:
     path: str
     name: str
     facts: os.stat_result
+    # It is told as new, also if it is what has vanished from there.
+    anew: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -49,9 +51,11 @@ class Round:
         for top in put_off:
             self._add(top)
 
-    def appear(self, parent: Node, path: str, name: str, facts: os.stat_result) -> None:
+    def appear(
+        self, parent: Node, path: str, name: str, facts: os.stat_result, *, anew: bool = False
+    ) -> None:
         """Something is at a path; it is to be adopted."""
-        self.appeared.append(Appeared(parent, path, name, facts))
+        self.appeared.append(Appeared(parent, path, name, facts, anew))
 
     def vanish(self, path: str, node: Node) -> None:
         """Something is gone from its place, with all beneath it."""

@@ -248,6 +248,11 @@ class Tree:
             del children[name]
             found.vanish(path, node)
             found.appear(parent, path, name, facts)
+        elif self._is_new and Hint.ADDED | Hint.DELETED in hint:
+            # Which came first is not known: what was there is told as gone, and all of it anew.
+            del children[name]
+            found.vanish(path, node)
+            found.appear(parent, path, name, facts, anew=True)
         else:
             self._compare_content(found, path, node, facts, hint)
 
@@ -285,7 +290,9 @@ class Tree:
             # The directory has gone since. Where it is now, it is looked at again.
             return None
         path, node = one.path, Node(one.facts)
-        gone = found.claim(path, node, lambda old: self._shares(path, old))
+        gone = None
+        if not one.anew:
+            gone = found.claim(path, node, lambda old: self._shares(path, old))
         if gone is not None:
             children[one.name] = node = gone
         else:

@@ -27,8 +27,8 @@ class Silent(Notifier):
 
 
 @contextlib.contextmanager
-def unwatched(root: Path, *, names: int = 10_000) -> Iterator[Tree]:
-    """The picture of a directory that is not watched."""
+def unwatched(root: Path, *, names: int = 10_000, is_new: bool = False) -> Iterator[Tree]:
+    """The picture of a directory that is not watched; if `is_new`, no hint has come so far."""
     budget = Budget(names)
     tree = Tree(
         os.open(root, os.O_RDONLY | os.O_DIRECTORY),
@@ -42,8 +42,9 @@ def unwatched(root: Path, *, names: int = 10_000) -> Iterator[Tree]:
     tree.notifier = Silent(1000, lambda _: True)
     try:
         tree.open()
-        # No hint is older than what is remembered.
-        tree.update(Hints({}, lost=False, settled=True))
+        if not is_new:
+            # No hint is older than what is remembered.
+            tree.update(Hints({}, lost=False, settled=True))
         yield tree
     finally:
         tree.close()

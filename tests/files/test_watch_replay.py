@@ -13,7 +13,7 @@ import pytest
 
 from kernelagent.files.paths import TEMPORARY_PREFIX
 from kernelagent.files.watch_notifier import Hint, Hints
-from tests.files.looks import replay, unwatched
+from tests.files.looks import follow, replay, unwatched
 from tests.files.replays import Client, there, told
 
 
@@ -24,6 +24,11 @@ def test_a_replay_ends_where_the_tree_does(tmp_path: Path, seed: int) -> None:
         root = tmp_path / str(number)
         root.mkdir()
         replay(random.Random(number), root)  # noqa: S311 - no secret
+
+
+def test_what_is_told_first_of_a_watched_tree_ends_where_it_does(tmp_path: Path) -> None:
+    """Here directories and files come back under the same numbers before the first look."""
+    follow(random.Random(1390228694), tmp_path)  # noqa: S311 - no secret
 
 
 def make(root: Path, paths: str) -> Client:
@@ -93,6 +98,25 @@ def test_what_is_moved_out_of_what_is_replaced(tmp_path: Path) -> None:
             ("deleted", "d"),
             ("created", "d"),
             ("created", "d/f"),
+        ]
+    client.take_all(changes)
+    client.check(there(tmp_path))
+
+
+def test_what_has_gone_and_come_back_before_the_first_look(tmp_path: Path) -> None:
+    client = make(tmp_path, "d/ d/one f")
+    with unwatched(tmp_path, is_new=True) as tree:
+        # The same numbers again, as when the system uses them anew.
+        move(tmp_path, "d e", "e d", "f g", "g f")
+        back = Hint.DELETED | Hint.ADDED
+        hinted = {str(tmp_path / name): back for name in ("d", "f")}
+        changes = tree.update(Hints(hinted, lost=False, settled=True))
+        assert told(changes) == [
+            ("deleted", "d/one"),
+            ("deleted", "d"),
+            ("created", "d"),
+            ("created", "d/one"),
+            ("modified", "f"),
         ]
     client.take_all(changes)
     client.check(there(tmp_path))
