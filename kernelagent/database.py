@@ -143,6 +143,17 @@ class Database:
             self._lock = -1
 
 
+def get_fact(connection: sqlite3.Connection, name: str) -> str | None:
+    """What was kept under `name`."""
+    row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def set_fact(connection: sqlite3.Connection, name: str, value: str) -> None:
+    """Keep `value` under `name`."""
+    connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     # It holds callers' secrets until they have been used.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -26,6 +25,7 @@ from kernelagent.errors import (
     MissingParameter,
     RouteNotFound,
 )
+from kernelagent.text import utc_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,12 +42,6 @@ DENIAL = "websocket.http.response"
 _SOURCES = {"body", "query", "path", "header", "cookie"}
 _NO_OBJECT = {"model_attributes_type", "model_type", "dict_type", "dataclass_type"}
 _MAX_DEPTH = 200
-
-
-def utc_timestamp(moment: datetime | None = None) -> str:
-    """`moment`, or now, in RFC 3339: UTC, suffix Z, six digits (old clients take 0, 3 or 6)."""
-    moment = datetime.now(UTC) if moment is None else moment.astimezone(UTC)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def json_response(

@@ -1,8 +1,9 @@
-"""Bytes that are UTF-8, or nearly so."""
+"""Text: bytes that are UTF-8 or nearly so, and moments as clients read them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 # The longest beginning of a character.
 _LONGEST_REST = 3
@@ -29,3 +30,14 @@ def pieces(data: bytes, longest: int) -> Iterator[bytes]:
             piece = piece[: len(piece) - incomplete(piece)]
         yield piece
         start += len(piece)
+
+
+def utc_timestamp(moment: datetime | None = None) -> str:
+    """`moment`, or now, in RFC 3339: UTC, suffix Z, six digits (old clients take 0, 3 or 6)."""
+    moment = datetime.now(UTC) if moment is None else moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def moment(seconds: float | None) -> str:
+    """Unix time in RFC 3339, empty if there is none: published clients read no null."""
+    return "" if seconds is None else utc_timestamp(datetime.fromtimestamp(seconds, UTC))

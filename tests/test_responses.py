@@ -27,9 +27,9 @@ from kernelagent.responses import (
     failure_response,
     install_error_handlers,
     json_response,
-    utc_timestamp,
     validation_error,
 )
+from kernelagent.text import utc_timestamp
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 

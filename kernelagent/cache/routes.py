@@ -12,7 +12,7 @@ from kernelagent.cache.models import CacheFacts, CacheOverview, CacheStatistics,
 from kernelagent.cache.service import CachedRuns
 from kernelagent.execution.models import ErrorResponse
 from kernelagent.observability.routes import root_facts
-from kernelagent.responses import utc_timestamp
+from kernelagent.text import utc_timestamp
 
 _DESCRIPTIONS: dict[int | str, str] = {
     400: "The request cannot be used",

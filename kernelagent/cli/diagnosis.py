@@ -29,7 +29,7 @@ from kernelagent.jupyter.execution import RunRequest
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.memory import default_limit
 from kernelagent.jupyter.outputs import Budget
-from kernelagent.jupyter.run import Outcome
+from kernelagent.outcome import Outcome
 from kernelagent.settings import Settings
 
 OK = "ok"

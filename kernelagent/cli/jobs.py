@@ -6,12 +6,12 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kernelagent.cli.connection import DEFAULT_URL, Token, Url, complete, own_token
+from kernelagent.outcome import JobStatus
 
 if TYPE_CHECKING:
     from kernelagent.client import ServiceClient
@@ -21,16 +21,6 @@ _WATCH_INTERVAL = 1.0
 Answer = dict[str, Any]
 
 
-class Status(StrEnum):
-    """The service's own, which would take long to import."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    KILLED = "killed"
-
-
 def jobs(
     job: Annotated[
         str | None,
@@ -38,7 +28,9 @@ def jobs(
     ] = None,
     url: Url = DEFAULT_URL,
     token: Token = None,
-    status: Annotated[Status | None, typer.Option(help="Only those.", show_default="all")] = None,
+    status: Annotated[
+        JobStatus | None, typer.Option(help="Only those.", show_default="all")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="So many of the newest.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     watch: Annotated[

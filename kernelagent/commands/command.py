@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kernelagent.commands.output import LONGEST_PIECE
-from kernelagent.jupyter.run import Outcome
+from kernelagent.outcome import Outcome
 from kernelagent.process import PLAIN, ChildProcess, ExitStatus, Starter, describe_refusal
 
 # What people end processes with; other signals tell of a fault.

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from kernelagent.database import Database
+from kernelagent.database import Database, get_fact, set_fact
 from kernelagent.environment import RESERVED, Environment
 from kernelagent.errors import InvalidRequest
-from kernelagent.jobs import records
 
 # Shown instead of each value if that is wished.
 MASK = "********"
@@ -33,7 +32,7 @@ class EnvironmentService:
 
     async def open(self) -> None:
         """Take up what was set before the last restart."""
-        kept = await self._database.run(lambda connection: records.get_fact(connection, _FACT))
+        kept = await self._database.run(lambda connection: get_fact(connection, _FACT))
         if kept is not None:
             self._environment.set(orjson.loads(kept))
 
@@ -67,9 +66,7 @@ class EnvironmentService:
             _check(wanted)
             if wanted != self.variables:
                 content = orjson.dumps(wanted).decode()
-                await self._database.run(
-                    lambda connection: records.set_fact(connection, _FACT, content)
-                )
+                await self._database.run(lambda connection: set_fact(connection, _FACT, content))
                 self._environment.set(wanted)
             return self.variables
 

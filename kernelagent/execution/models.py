@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kernelagent.bodies import WORKDIR, Body, Seconds, Text, check_environment
-from kernelagent.jupyter.run import Outcome
+from kernelagent.outcome import Outcome
 
 
 class ExecuteRequest(Body):

@@ -8,8 +8,8 @@ from typing import Any
 
 from kernelagent.jupyter.execution import Result
 from kernelagent.jupyter.outputs import MimeBundle, Output, Truncation, data_size
-from kernelagent.jupyter.run import Outcome
-from kernelagent.responses import utc_timestamp
+from kernelagent.outcome import Outcome
+from kernelagent.text import utc_timestamp
 
 CHART = "application/vnd.kernelagent.chart+json"
 TABLE = "application/vnd.dataframe+json"

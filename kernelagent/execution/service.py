@@ -17,8 +17,8 @@ from kernelagent.execution.models import ExecuteRequest
 from kernelagent.jupyter.engine import DEFAULT_SESSION, Engine
 from kernelagent.jupyter.execution import Execution, Feed, Result, RunRequest
 from kernelagent.jupyter.outputs import Budget
-from kernelagent.jupyter.run import Outcome
 from kernelagent.jupyter.session import Session
+from kernelagent.outcome import Outcome
 from kernelagent.responses import validation_error
 
 # Published clients give up at timeout + 30 s and send the request again.

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kernelagent.files import names
-from kernelagent.responses import utc_timestamp
+from kernelagent.text import utc_timestamp
 
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 

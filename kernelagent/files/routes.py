@@ -38,8 +38,9 @@ from kernelagent.files.models import (
 from kernelagent.files.searching import TextSearch
 from kernelagent.files.service import DIRECTORY_MODE, FileService
 from kernelagent.files.uploads import Form, Unpacking
-from kernelagent.responses import json_response, utc_timestamp, validation_error
+from kernelagent.responses import json_response, validation_error
 from kernelagent.routing import ERRORS, authorized_route
+from kernelagent.text import utc_timestamp
 
 if TYPE_CHECKING:
     from kernelagent.settings import Settings

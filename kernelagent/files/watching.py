@@ -30,8 +30,8 @@ from kernelagent.files.watch_changes import Change, ChangeFeed, Ending, Event, O
 from kernelagent.files.watch_nodes import Budget
 from kernelagent.files.watch_notifier import TICK
 from kernelagent.files.watch_tree import RootGone, Stopped, Tree
-from kernelagent.responses import utc_timestamp
 from kernelagent.settings import Settings
+from kernelagent.text import utc_timestamp
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from kernelagent.database import Database
+from kernelagent.database import Database, get_fact, set_fact
 from kernelagent.errors import ProcessNotFound
 from kernelagent.jobs import records
 from kernelagent.jobs.job import Job, JobRequest
@@ -61,10 +61,10 @@ class JobArchive:
         await asyncio.to_thread(self._folder.mkdir, mode=0o700, parents=True, exist_ok=True)
 
         def take_over(connection: sqlite3.Connection) -> Predecessor | None:
-            previous = records.get_fact(connection, _SERVER_FACT)
-            left = records.get_fact(connection, _PLACES_FACT)
-            records.set_fact(connection, _SERVER_FACT, server_id)
-            records.set_fact(connection, _PLACES_FACT, orjson.dumps(places).decode())
+            previous = get_fact(connection, _SERVER_FACT)
+            left = get_fact(connection, _PLACES_FACT)
+            set_fact(connection, _SERVER_FACT, server_id)
+            set_fact(connection, _PLACES_FACT, orjson.dumps(places).decode())
             if previous is None:
                 return None
             return Predecessor(previous, orjson.loads(left or "[]"))

@@ -15,8 +15,8 @@ from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.execution import Execution, RunRequest
 from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.outputs import Budget
-from kernelagent.jupyter.run import Outcome
 from kernelagent.jupyter.session import Session
+from kernelagent.outcome import Outcome
 from kernelagent.process import tree_usage
 
 # A run may take as long as its own limit says: nobody waits for it.

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from kernelagent.auth import COMMANDS, EXECUTE
-from kernelagent.jupyter.run import Outcome
+from kernelagent.outcome import JobStatus, Outcome
 
 _SHOWN_COMMAND = 500
 
@@ -21,20 +21,6 @@ class JobKind(StrEnum):
 
     CODE = "code"
     COMMAND = "command"
-
-
-class JobStatus(StrEnum):
-    """Where a job is in its life; a time-out is `failed` with exit code 124."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    KILLED = "killed"
-
-    @property
-    def ended(self) -> bool:
-        return self not in (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import orjson
 
-from kernelagent.jobs.job import Job, JobRequest, JobStatus
+from kernelagent.jobs.job import Job, JobRequest
+from kernelagent.outcome import JobStatus
 
 _LIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
 
@@ -87,17 +88,6 @@ def unfinished(connection: sqlite3.Connection) -> list[tuple[Job, JobRequest | N
 def delete(connection: sqlite3.Connection, job_ids: Iterable[str]) -> None:
     """Forget jobs."""
     connection.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in job_ids])
-
-
-def get_fact(connection: sqlite3.Connection, name: str) -> str | None:
-    """What was kept under `name`."""
-    row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-    return None if row is None else str(row[0])
-
-
-def set_fact(connection: sqlite3.Connection, name: str, value: str) -> None:
-    """Keep `value` under `name`."""
-    connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
 
 def _job(row: sqlite3.Row) -> Job:

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import base64
 import functools
-from datetime import UTC, datetime
 from typing import Any
 
 import psutil
 
-from kernelagent.jobs.job import Job, JobStatus
+from kernelagent.jobs.job import Job
 from kernelagent.jobs.log import Gap, Record
-from kernelagent.jupyter.run import Outcome
-from kernelagent.responses import utc_timestamp
+from kernelagent.outcome import JobStatus, Outcome
+from kernelagent.text import moment
 from kernelagent.webhooks.webhook import Delivery
-
-
-def moment(seconds: float | None) -> str:
-    """Unix time in RFC 3339, empty if there is none: published clients read no null."""
-    return "" if seconds is None else utc_timestamp(datetime.fromtimestamp(seconds, UTC))
 
 
 @functools.cache

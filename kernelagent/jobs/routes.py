@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from kernelagent.auth import COMMANDS, EXECUTE, Principal, authorize, require
 from kernelagent.errors import InvalidJson, InvalidRequest, MissingParameter, ProcessNotFound
-from kernelagent.jobs.job import Job, JobKind, JobRequest, JobStatus
+from kernelagent.jobs.job import Job, JobKind, JobRequest
 from kernelagent.jobs.log import STREAMS
 from kernelagent.jobs.models import (
     AsyncRequest,
@@ -27,13 +27,15 @@ from kernelagent.jobs.models import (
     LogPage,
     ProcessList,
 )
-from kernelagent.jobs.rendering import detail, log_message, moment, process
+from kernelagent.jobs.rendering import detail, log_message, process
 from kernelagent.jobs.service import JobService
 from kernelagent.jobs.streams import FollowedLog
 from kernelagent.jupyter.engine import Engine
-from kernelagent.responses import json_response, utc_timestamp
+from kernelagent.outcome import JobStatus
+from kernelagent.responses import json_response
 from kernelagent.routing import ERRORS, authorized_route
 from kernelagent.streaming import EVENT_STREAM, NDJSON, wanted_stream
+from kernelagent.text import moment, utc_timestamp
 from kernelagent.webhooks.webhook import Webhook
 
 # Time limits where the request names none; seconds.

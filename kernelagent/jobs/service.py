@@ -19,12 +19,12 @@ from kernelagent.errors import ApiError, IdempotencyConflict, JobLimit, ServiceC
 from kernelagent.jobs.archive import JobArchive
 from kernelagent.jobs.code import CodeWork, refused
 from kernelagent.jobs.command import CommandWork
-from kernelagent.jobs.job import Job, JobEnding, JobKind, JobRequest, JobStatus, new_job
+from kernelagent.jobs.job import Job, JobEnding, JobKind, JobRequest, new_job
 from kernelagent.jobs.log import Gap, JobLog, Record
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.places import remove_places
-from kernelagent.jupyter.run import Outcome
 from kernelagent.observers import JobEnded
+from kernelagent.outcome import JobStatus, Outcome
 from kernelagent.process import SERVER, kill_marked, tree_usage
 from kernelagent.webhooks.webhook import Webhook
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from kernelagent.errors import DirectoryNotFound
@@ -13,6 +12,7 @@ from kernelagent.jupyter.cgroup import MemoryUse
 from kernelagent.jupyter.kernel import Kernel
 from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.outputs import OutputCollector
+from kernelagent.outcome import Outcome
 
 # The reply may be lost after an interrupt, and `idle` by a faulty kernel: how long to wait for the
 # second of the two. The wait for `idle` begins anew with each output.
@@ -28,18 +28,6 @@ _LOST = "the session's state is lost"
 
 # Short runs need no watch over their memory.
 _MEMORY_WATCH_AFTER = 0.05
-
-
-class Outcome(StrEnum):
-    """How a run ended."""
-
-    OK = "ok"
-    ERROR = "error"
-    TIMEOUT = "timeout"
-    INTERRUPTED = "interrupted"
-    KERNEL_DIED = "kernel_died"
-    OUT_OF_MEMORY = "out_of_memory"
-    CANCELLED = "cancelled"
 
 
 @dataclass(slots=True)

@@ -28,10 +28,11 @@ from kernelagent.jupyter.kernel import Kernel
 from kernelagent.jupyter.lease import Lease, SessionFacts
 from kernelagent.jupyter.outputs import OutputCollector
 from kernelagent.jupyter.pool import Pool
-from kernelagent.jupyter.run import Ending, Outcome, Run, RunLimits
+from kernelagent.jupyter.run import Ending, Run, RunLimits
 from kernelagent.jupyter.spill import Spill
 from kernelagent.jupyter.turn import Turn
 from kernelagent.observers import Observers, RunEnded, RunRefused, belong_to
+from kernelagent.outcome import Outcome
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from kernelagent.jupyter.run import Outcome
 from kernelagent.observers import (
     CommandEnded,
     Event,
@@ -17,6 +16,7 @@ from kernelagent.observers import (
     RunEnded,
     RunRefused,
 )
+from kernelagent.outcome import Outcome
 
 # Upper bounds in seconds. Runs, queues and commands: from a warm cell to an hour of training.
 LONG = (

@@ -13,10 +13,11 @@ from starlette.responses import Response
 
 from kernelagent.auth import COMMANDS, EXECUTE, METRICS, Principal, authorize, require
 from kernelagent.jobs.job import Job
-from kernelagent.jobs.rendering import moment, process, total_memory
+from kernelagent.jobs.rendering import process, total_memory
 from kernelagent.jobs.service import JobService
-from kernelagent.responses import json_response, utc_timestamp
+from kernelagent.responses import json_response
 from kernelagent.routing import ERRORS, authorized_route
+from kernelagent.text import moment, utc_timestamp
 
 _SCOPES = (EXECUTE, COMMANDS, METRICS)
 _LONGEST_COMMAND = 500

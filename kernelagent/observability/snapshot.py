@@ -8,7 +8,7 @@ from typing import Any
 from kernelagent.observability.machine import Usage
 from kernelagent.observability.measurements import Histogram, Measurements
 from kernelagent.observability.service import Gauges
-from kernelagent.responses import utc_timestamp
+from kernelagent.text import utc_timestamp
 
 _WEBSOCKET = "WEBSOCKET"
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kernelagent.bodies import WORKDIR, Body, Text, check_environment
-from kernelagent.jupyter.run import Outcome
+from kernelagent.outcome import Outcome
 
 
 class CreateSession(Body):

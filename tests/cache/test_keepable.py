@@ -8,7 +8,7 @@ import pytest
 
 from kernelagent.cache.service import _is_complete
 from kernelagent.jupyter.outputs import Truncation
-from kernelagent.jupyter.run import Outcome
+from kernelagent.outcome import Outcome
 from tests.execution.results import display, error, result, stream
 
 

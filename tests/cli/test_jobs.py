@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent.cli.jobs import Status
 from kernelagent.cli.tables import ago, duration, one_line, plain, size
-from kernelagent.jobs.job import JobStatus
-from kernelagent.responses import utc_timestamp
+from kernelagent.text import utc_timestamp
 from tests.cli.jobs import (
     command,
     environment_of,
@@ -88,10 +86,6 @@ def test_list_can_be_limited_and_chosen_from(service: Service, tmp_path: Path) -
     assert failed[0]["id"] == ids[1]
     assert {row["status"] for row in failed} == {"failed"}
     assert unknown.returncode == 2
-
-
-def test_statuses_are_those_of_the_service() -> None:
-    assert [status.value for status in Status] == [status.value for status in JobStatus]
 
 
 def test_json_is_the_server_s(service: Service, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from kernelagent.commands import command as module
 from kernelagent.commands.command import Command, CommandSpec
-from kernelagent.jupyter.run import Outcome
+from kernelagent.outcome import Outcome
 from kernelagent.process import kill_marked
 from tests.waiting import PATIENCE, until
 

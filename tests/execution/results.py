@@ -7,7 +7,7 @@ from typing import Any
 
 from kernelagent.jupyter.execution import Result
 from kernelagent.jupyter.outputs import MimeBundle, Output, Truncation
-from kernelagent.jupyter.run import Outcome
+from kernelagent.outcome import Outcome
 
 
 def display(data: MimeBundle, metadata: dict[str, Any] | None = None) -> Output:

@@ -22,7 +22,7 @@ from kernelagent.execution.rendering import (
     traceback_text,
 )
 from kernelagent.jupyter.outputs import MimeBundle, Update
-from kernelagent.jupyter.run import Outcome
+from kernelagent.outcome import Outcome
 from tests.execution.results import display, error, result, stream, value
 
 

@@ -14,7 +14,7 @@ import pytest
 from kernelagent.environment import Environment
 from kernelagent.errors import KernelStartFailed
 from kernelagent.jupyter.engine import Engine
-from kernelagent.jupyter.run import Outcome
+from kernelagent.outcome import Outcome
 from tests.jupyter.engines import EngineFactory, run, text_of
 from tests.jupyter.leaks import runs
 from tests.waiting import PATIENCE

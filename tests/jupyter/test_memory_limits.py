@@ -11,8 +11,8 @@ import pytest
 from kernelagent.jupyter.cgroup import MemoryGroups
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.execution import Result
-from kernelagent.jupyter.run import Outcome
 from kernelagent.jupyter.session import Session
+from kernelagent.outcome import Outcome
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run, text_of
 from tests.waiting import PATIENCE, until

@@ -25,7 +25,7 @@ from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.execution import Begun, Feed
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.outputs import Budget
-from kernelagent.jupyter.run import Outcome
+from kernelagent.outcome import Outcome
 from kernelagent.settings import Settings
 from tests.jupyter.engines import EngineFactory, first_of, run, submit, text_of
 from tests.waiting import PATIENCE, until

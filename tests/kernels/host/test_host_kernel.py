@@ -29,8 +29,8 @@ from kernelagent.jupyter.execution import Feed, Prompt, Result, RunRequest
 from kernelagent.jupyter.languages import Language, Languages, kernels_directory
 from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.outputs import Budget
-from kernelagent.jupyter.run import Outcome
 from kernelagent.jupyter.session import Session
+from kernelagent.outcome import Outcome
 from kernelagent.settings import Settings
 from tests.jupyter.engines import settings_below
 from tests.waiting import PATIENCE, until

@@ -13,8 +13,8 @@ import psutil
 
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.kernel import Kernel
-from kernelagent.jupyter.run import Outcome
 from kernelagent.jupyter.session import Session
+from kernelagent.outcome import Outcome
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run, text_of
 from tests.waiting import until

@@ -15,7 +15,7 @@ import pytest
 
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.forking import ForkChannel
-from kernelagent.jupyter.run import Outcome
+from kernelagent.outcome import Outcome
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run, text_of
 from tests.jupyter.leaks import processes_in, runs

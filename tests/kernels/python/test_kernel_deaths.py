@@ -10,7 +10,7 @@ import tempfile
 import pytest
 
 from kernelagent.jupyter.engine import Engine
-from kernelagent.jupyter.run import Outcome
+from kernelagent.outcome import Outcome
 from tests.jupyter.engines import run, submit, text_of
 from tests.jupyter.leaks import runs
 from tests.kernels.python.forking import kernel_of, session_of
