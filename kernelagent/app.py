@@ -31,18 +31,18 @@ from kernelagent.jobs.routes import router as jobs_router
 from kernelagent.jobs.service import JobService
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.languages import Languages
-from kernelagent.middleware import RequestContext
 from kernelagent.observability.metrics import router as metrics_router
 from kernelagent.observability.processes import router as processes_router
 from kernelagent.observability.routes import Clock
 from kernelagent.observability.routes import router as observability_router
 from kernelagent.observability.service import ObservabilityService
 from kernelagent.observability.tracing import Tracing
-from kernelagent.responses import install_error_handlers
 from kernelagent.sessions.routes import router as sessions_router
 from kernelagent.settings import Settings, load_settings
 from kernelagent.terminal.routes import router as terminal_router
 from kernelagent.terminal.service import TerminalService
+from kernelagent.web.errors import install_error_handlers
+from kernelagent.web.middleware import RequestContext
 from kernelagent.webhooks.outbox import Outbox
 
 

@@ -21,7 +21,8 @@ from starlette.types import Message
 from starlette.websockets import WebSocket
 
 from kernelagent.errors import AccessDenied, ApiError, InvalidRequest, SessionNotFound
-from kernelagent.responses import (
+from kernelagent.text import utc_timestamp
+from kernelagent.web.errors import (
     dump_json,
     error_body,
     failure_response,
@@ -29,7 +30,6 @@ from kernelagent.responses import (
     json_response,
     validation_error,
 )
-from kernelagent.text import utc_timestamp
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 

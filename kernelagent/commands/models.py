@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
-from kernelagent.bodies import (
+from kernelagent.web.bodies import (
     WORKDIR,
     Body,
     Seconds,

@@ -11,9 +11,9 @@ from kernelagent.auth import COMMANDS, require
 from kernelagent.commands.models import RunRequest, RunResponse
 from kernelagent.commands.service import CommandService
 from kernelagent.commands.streams import FRAMES, CommandSocket, StreamedCommand
-from kernelagent.responses import json_response
-from kernelagent.routing import ERRORS, authorized_route
-from kernelagent.streaming import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream
+from kernelagent.web.errors import json_response
+from kernelagent.web.routing import ERRORS, authorized_route
+from kernelagent.web.streaming import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream
 
 # The status that web servers log for a client that left; nobody receives it.
 _CLIENT_CLOSED_REQUEST = 499

@@ -20,9 +20,9 @@ from kernelagent.commands.output import PassedOutput
 from kernelagent.commands.service import CLIENT_LEFT, CommandService, RunningCommand, facts
 from kernelagent.errors import ApiError, InternalError, InvalidJson
 from kernelagent.execution.messages import complete, refusal
-from kernelagent.responses import dump_json, validation_error
-from kernelagent.streaming import Message, Piece, StreamResponse, dump
 from kernelagent.text import pieces, utc_timestamp
+from kernelagent.web.errors import dump_json, validation_error
+from kernelagent.web.streaming import Message, Piece, StreamResponse, dump
 
 # Exact bytes at little cost. A frame is its type in one byte, three of zero, the length of what
 # follows in four (big endian), and that: the layout of Docker's streams, with a type for results.

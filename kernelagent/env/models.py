@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field, field_validator
 
-from kernelagent.bodies import Body, Text, check_environment
+from kernelagent.web.bodies import Body, Text, check_environment
 
 
 class EnvRequest(Body):

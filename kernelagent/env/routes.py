@@ -10,8 +10,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from kernelagent.auth import ENV, require
 from kernelagent.env.models import EnvRequest, EnvResponse
 from kernelagent.env.service import MASK, EnvironmentService
-from kernelagent.routing import ERRORS, authorized_route
 from kernelagent.text import utc_timestamp
+from kernelagent.web.routing import ERRORS, authorized_route
 
 router = APIRouter(
     tags=["env"],

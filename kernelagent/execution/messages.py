@@ -17,8 +17,8 @@ from kernelagent.jupyter.execution import (
     StreamEvent,
 )
 from kernelagent.jupyter.outputs import Clear, Display, Failure, MimeBundle, Output, Text, Update
-from kernelagent.streaming import Message
 from kernelagent.text import utc_timestamp
+from kernelagent.web.streaming import Message
 
 # Published clients end a stream at a message of 1 MiB; some lose one beyond 64 KiB of text. Both
 # mean bytes on the wire, where a character can take twelve.

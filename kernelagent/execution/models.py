@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from kernelagent.bodies import WORKDIR, Body, Seconds, Text, check_environment
 from kernelagent.outcome import Outcome
+from kernelagent.web.bodies import WORKDIR, Body, Seconds, Text, check_environment
 
 
 class ExecuteRequest(Body):

@@ -29,8 +29,8 @@ from kernelagent.execution.repeats import Repeats
 from kernelagent.execution.service import ExecutionService, parse_request
 from kernelagent.execution.streams import RunSocket, StreamedRun
 from kernelagent.jupyter.execution import Result
-from kernelagent.responses import dump_json
-from kernelagent.streaming import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream
+from kernelagent.web.errors import dump_json
+from kernelagent.web.streaming import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream
 
 
 class _HotRoute(APIRoute):

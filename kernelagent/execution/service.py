@@ -19,7 +19,7 @@ from kernelagent.jupyter.execution import Execution, Feed, Result, RunRequest
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.jupyter.session import Session
 from kernelagent.outcome import Outcome
-from kernelagent.responses import validation_error
+from kernelagent.web.errors import validation_error
 
 # Published clients give up at timeout + 30 s and send the request again.
 _REQUEST_MARGIN = 25.0

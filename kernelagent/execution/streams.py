@@ -22,7 +22,7 @@ from kernelagent.execution.service import (
     Submission,
     check_request,
 )
-from kernelagent.streaming import Message, StreamResponse, dump
+from kernelagent.web.streaming import Message, StreamResponse, dump
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from kernelagent.files import bulk, names
 from kernelagent.files.facts import etag
 from kernelagent.files.service import OpenFile
 from kernelagent.files.threads import FileThreads
-from kernelagent.responses import error_response
-from kernelagent.streaming import while_connected
 from kernelagent.text import utc_timestamp
+from kernelagent.web.errors import error_response
+from kernelagent.web.streaming import while_connected
 
 if TYPE_CHECKING:
     import os

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from starlette.requests import ClientDisconnect
 
-from kernelagent.middleware import LINGER
+from kernelagent.web.middleware import LINGER
 
 if TYPE_CHECKING:
     from starlette.types import Receive

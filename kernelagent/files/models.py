@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator
 
-from kernelagent.bodies import Body, Text
+from kernelagent.web.bodies import Body, Text
 
 _mode = re.compile(r"(?:0o)?[0-7]{1,4}").fullmatch
 _HIGHEST_MODE = 0o777

@@ -38,9 +38,9 @@ from kernelagent.files.models import (
 from kernelagent.files.searching import TextSearch
 from kernelagent.files.service import DIRECTORY_MODE, FileService
 from kernelagent.files.uploads import Form, Unpacking
-from kernelagent.responses import json_response, validation_error
-from kernelagent.routing import ERRORS, authorized_route
 from kernelagent.text import utc_timestamp
+from kernelagent.web.errors import json_response, validation_error
+from kernelagent.web.routing import ERRORS, authorized_route
 
 if TYPE_CHECKING:
     from kernelagent.settings import Settings

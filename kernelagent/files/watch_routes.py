@@ -12,10 +12,10 @@ from kernelagent.files import names
 from kernelagent.files.watch_models import WatchInfo, WatchList
 from kernelagent.files.watch_streams import StreamedWatch, WatchSocket
 from kernelagent.files.watching import WatchService
-from kernelagent.responses import json_response
-from kernelagent.routing import ERRORS, authorized_route
-from kernelagent.streaming import EVENT_STREAM, NDJSON, wanted_stream
 from kernelagent.text import utc_timestamp
+from kernelagent.web.errors import json_response
+from kernelagent.web.routing import ERRORS, authorized_route
+from kernelagent.web.streaming import EVENT_STREAM, NDJSON, wanted_stream
 
 router = APIRouter(
     tags=["files"],

@@ -16,8 +16,8 @@ from kernelagent.execution.messages import refusal
 from kernelagent.files import names
 from kernelagent.files.watch_changes import Ending, Event, Overflow
 from kernelagent.files.watching import Message, Watch, WatchService
-from kernelagent.streaming import StreamResponse, dump
 from kernelagent.text import utc_timestamp
+from kernelagent.web.streaming import StreamResponse, dump
 
 # Changes that are sent in one piece.
 _PIECE = 256

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from kernelagent.bodies import WORKDIR, Body, Seconds, Text, check_environment
 from kernelagent.commands.models import CommandRequest
+from kernelagent.web.bodies import WORKDIR, Body, Seconds, Text, check_environment
 
 
 class _JobRequest(Body):

@@ -12,7 +12,7 @@ from kernelagent.jobs.job import Job
 from kernelagent.jobs.log import Gap
 from kernelagent.jobs.rendering import end_message, log_message
 from kernelagent.jobs.service import JobService
-from kernelagent.streaming import Message, StreamResponse
+from kernelagent.web.streaming import Message, StreamResponse
 
 _CHUNK = 256 * 1024
 # After a piece of output, others get this long to join it: a line at a time would cost most.

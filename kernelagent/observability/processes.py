@@ -15,9 +15,9 @@ from kernelagent.auth import COMMANDS, EXECUTE, METRICS, Principal, authorize, r
 from kernelagent.jobs.job import Job
 from kernelagent.jobs.rendering import process, total_memory
 from kernelagent.jobs.service import JobService
-from kernelagent.responses import json_response
-from kernelagent.routing import ERRORS, authorized_route
 from kernelagent.text import moment, utc_timestamp
+from kernelagent.web.errors import json_response
+from kernelagent.web.routing import ERRORS, authorized_route
 
 _SCOPES = (EXECUTE, COMMANDS, METRICS)
 _LONGEST_COMMAND = 500

@@ -21,8 +21,8 @@ from kernelagent.jobs.service import JobService
 from kernelagent.jupyter.engine import Engine
 from kernelagent.observability.models import Health, Info, Ping, Root, System
 from kernelagent.observability.service import ObservabilityService
-from kernelagent.responses import json_response
 from kernelagent.text import utc_timestamp
+from kernelagent.web.errors import json_response
 
 router = APIRouter(tags=["observability"], dependencies=[Depends(PUBLIC)])
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from kernelagent.bodies import WORKDIR, Body, Text, check_environment
 from kernelagent.outcome import Outcome
+from kernelagent.web.bodies import WORKDIR, Body, Text, check_environment
 
 
 class CreateSession(Body):

@@ -11,7 +11,6 @@ from kernelagent.errors import InvalidRequest
 from kernelagent.jupyter.checkpoint import Checkpoint
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.session import Session
-from kernelagent.routing import ERRORS, authorized_route
 from kernelagent.sessions.models import (
     BranchRequest,
     CheckpointInfo,
@@ -35,6 +34,7 @@ from kernelagent.sessions.models import (
     VariableList,
 )
 from kernelagent.text import utc_timestamp
+from kernelagent.web.routing import ERRORS, authorized_route
 
 router = APIRouter(
     tags=["sessions"],

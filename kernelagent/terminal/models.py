@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
-from kernelagent.bodies import Body, Text, check_environment, check_words
+from kernelagent.web.bodies import Body, Text, check_environment, check_words
 
 LARGEST_SIZE = 1000
 

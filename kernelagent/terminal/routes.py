@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Query, Request, WebSocket
 
 from kernelagent.auth import TERMINAL, require
 from kernelagent.errors import InvalidRequest
-from kernelagent.routing import ERRORS, authorized_route
 from kernelagent.terminal.models import (
     LARGEST_SIZE,
     CreateTerminal,
@@ -20,6 +19,7 @@ from kernelagent.terminal.service import TerminalService
 from kernelagent.terminal.socket import TerminalSocket
 from kernelagent.terminal.terminal import Terminal
 from kernelagent.text import utc_timestamp
+from kernelagent.web.routing import ERRORS, authorized_route
 
 router = APIRouter(
     tags=["terminals"],

@@ -20,8 +20,8 @@ from kernelagent.errors import (
     TokenExpired,
     TokenInvalid,
 )
-from kernelagent.responses import install_error_handlers
 from kernelagent.settings import load_settings
+from kernelagent.web.errors import install_error_handlers
 from tests.auth.tokens import by_secret, signed
 
 

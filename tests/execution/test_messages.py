@@ -22,7 +22,7 @@ from kernelagent.jupyter.outputs import (
     Text,
     Update,
 )
-from kernelagent.streaming import Message, dump
+from kernelagent.web.streaming import Message, dump
 from tests.execution.results import display, result, value
 
 # Published clients lose text beyond 64 KiB and end a stream at 1 MiB.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kernelagent import middleware
+from kernelagent.web import middleware
 from tests.files.broken import form, kind, part, send_broken_forms
 from tests.files.conftest import UPLOAD_LIMIT, Files
 from tests.servers import Service, serving_in_process

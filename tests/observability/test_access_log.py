@@ -13,8 +13,8 @@ import pytest
 import websockets
 
 from kernelagent.auth import Authenticator
-from kernelagent.middleware import trace_of
 from kernelagent.settings import load_settings
+from kernelagent.web.middleware import trace_of
 from tests.runs import client_of, run, session
 from tests.servers import SECRET, Server, serving
 from tests.waiting import until

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from kernelagent import middleware
+from kernelagent.web import middleware
 from tests.waiting import PATIENCE
 from tests.web.example import LIMIT, chunks, client_of, example_app, http_client, serving
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from kernelagent import logs
-from kernelagent.middleware import RequestContext
+from kernelagent.web.middleware import RequestContext
 from tests.web.example import LIMIT, client_of, example_app
 
 

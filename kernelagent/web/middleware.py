@@ -16,7 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 from kernelagent import logs
 from kernelagent.errors import AccessDenied, BodyTooLarge
 from kernelagent.observers import Observers, RequestBegan, RequestEnded, span
-from kernelagent.responses import DENIAL, error_response, failure_response, log_failure
+from kernelagent.web.errors import DENIAL, error_response, failure_response, log_failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
