@@ -23,13 +23,12 @@ from starlette.websockets import WebSocket
 from kernelagent.errors import AccessDenied, ApiError, InvalidRequest, SessionNotFound
 from kernelagent.text import utc_timestamp
 from kernelagent.web.errors import (
-    dump_json,
     error_body,
     failure_response,
     install_error_handlers,
-    json_response,
     validation_error,
 )
+from kernelagent.web.json import dump_json, json_response
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Depends, Request
 from kernelagent.auth import EXECUTE, require
 from kernelagent.cache.models import CacheFacts, CacheOverview, CacheStatistics, ClearAnswer
 from kernelagent.cache.service import CachedRuns
-from kernelagent.execution.models import ErrorResponse
 from kernelagent.observability.routes import root_facts
 from kernelagent.text import utc_timestamp
+from kernelagent.web.routing import ErrorResponse
 
 _DESCRIPTIONS: dict[int | str, str] = {
     400: "The request cannot be used",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kernelagent.execution.rendering import answer
 from kernelagent.jupyter.execution import Result
-from kernelagent.web.errors import dump_json
+from kernelagent.web.json import dump_json
 
 # What an entry takes beside its bytes: objects, places in the tables.
 ENTRY_OVERHEAD = 1024

@@ -11,7 +11,7 @@ from kernelagent.auth import COMMANDS, require
 from kernelagent.commands.models import RunRequest, RunResponse
 from kernelagent.commands.service import CommandService
 from kernelagent.commands.streams import FRAMES, CommandSocket, StreamedCommand
-from kernelagent.web.errors import json_response
+from kernelagent.web.json import json_response
 from kernelagent.web.routing import ERRORS, authorized_route
 from kernelagent.web.streaming import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream
 

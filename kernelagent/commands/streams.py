@@ -19,10 +19,10 @@ from kernelagent.commands.models import RunRequest
 from kernelagent.commands.output import PassedOutput
 from kernelagent.commands.service import CLIENT_LEFT, CommandService, RunningCommand, facts
 from kernelagent.errors import ApiError, InternalError, InvalidJson
-from kernelagent.execution.messages import complete, refusal
 from kernelagent.text import pieces, utc_timestamp
-from kernelagent.web.errors import dump_json, validation_error
-from kernelagent.web.streaming import Message, Piece, StreamResponse, dump
+from kernelagent.web.errors import validation_error
+from kernelagent.web.json import dump_json
+from kernelagent.web.streaming import Message, Piece, StreamResponse, complete, dump, refusal
 
 # Exact bytes at little cost. A frame is its type in one byte, three of zero, the length of what
 # follows in four (big endian), and that: the layout of Docker's streams, with a type for results.

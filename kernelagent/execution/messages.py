@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from kernelagent.errors import ApiError
 from kernelagent.execution.rendering import facts, primary_type, slots, source, traceback_text
 from kernelagent.jupyter.execution import (
     Begun,
@@ -105,23 +104,6 @@ class MessageMaker:
             if text is not None and _size(text) <= _LONGEST_TEXT:
                 message["result"] = text
         return message
-
-
-def refusal(error: ApiError) -> Message:
-    """The message for a run that was not begun."""
-    return {
-        "type": "error",
-        "error": error.message,
-        "message": error.message,
-        "code": error.code,
-        "details": error.details,
-        "timestamp": utc_timestamp(),
-    }
-
-
-def complete(success: bool) -> Message:
-    """The last message of every run."""
-    return {"type": "complete", "success": success, "timestamp": utc_timestamp()}
 
 
 def _error(output: Output) -> Message:

@@ -180,16 +180,3 @@ class RichResponse(ExecuteResponse):
         description="Streams, displays, results and errors in order, in nbformat shape"
     )
     display_updates: list[DisplayUpdate]
-
-
-class ErrorResponse(BaseModel):
-    """Every error of the service."""
-
-    model_config = ConfigDict(extra="allow")
-
-    error: str
-    message: str
-    code: str
-    details: dict[str, Any]
-    request_id: str
-    timestamp: str

@@ -16,12 +16,7 @@ from kernelagent.auth import EXECUTE, authorize, require
 from kernelagent.cache.service import CachedRuns
 from kernelagent.errors import InvalidRequest
 from kernelagent.execution.flight import Disconnected
-from kernelagent.execution.models import (
-    ErrorResponse,
-    ExecuteRequest,
-    ExecuteResponse,
-    RichResponse,
-)
+from kernelagent.execution.models import ExecuteRequest, ExecuteResponse, RichResponse
 from kernelagent.execution.rendering import answer
 from kernelagent.execution.repeats import HEADER as IDEMPOTENCY_KEY
 from kernelagent.execution.repeats import REPLAYED as IDEMPOTENCY_REPLAYED
@@ -29,7 +24,8 @@ from kernelagent.execution.repeats import Repeats
 from kernelagent.execution.service import ExecutionService, parse_request
 from kernelagent.execution.streams import RunSocket, StreamedRun
 from kernelagent.jupyter.execution import Result
-from kernelagent.web.errors import dump_json
+from kernelagent.web.json import dump_json
+from kernelagent.web.routing import ErrorResponse
 from kernelagent.web.streaming import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream
 
 

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kernelagent.errors import ApiError, InternalError, InvalidJson, InvalidRequest
-from kernelagent.execution.messages import MessageMaker, complete, refusal
+from kernelagent.execution.messages import MessageMaker
 from kernelagent.execution.models import ExecuteRequest
 from kernelagent.execution.service import (
     CLIENT_LEFT,
@@ -22,7 +22,7 @@ from kernelagent.execution.service import (
     Submission,
     check_request,
 )
-from kernelagent.web.streaming import Message, StreamResponse, dump
+from kernelagent.web.streaming import Message, StreamResponse, complete, dump, refusal
 
 log = logging.getLogger(__name__)
 

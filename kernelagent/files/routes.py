@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from kernelagent.auth import FILES, require
 from kernelagent.errors import InvalidJson, InvalidRequest, MissingParameter
-from kernelagent.execution.models import ErrorResponse
 from kernelagent.files import bulk, names
 from kernelagent.files.answers import archive_answer, download_answer, read_answer
 from kernelagent.files.archives import MEDIA_TYPES, archive
@@ -39,8 +38,9 @@ from kernelagent.files.searching import TextSearch
 from kernelagent.files.service import DIRECTORY_MODE, FileService
 from kernelagent.files.uploads import Form, Unpacking
 from kernelagent.text import utc_timestamp
-from kernelagent.web.errors import json_response, validation_error
-from kernelagent.web.routing import ERRORS, authorized_route
+from kernelagent.web.errors import validation_error
+from kernelagent.web.json import json_response
+from kernelagent.web.routing import ERRORS, ErrorResponse, authorized_route
 
 if TYPE_CHECKING:
     from kernelagent.settings import Settings

@@ -13,7 +13,7 @@ from kernelagent.files.watch_models import WatchInfo, WatchList
 from kernelagent.files.watch_streams import StreamedWatch, WatchSocket
 from kernelagent.files.watching import WatchService
 from kernelagent.text import utc_timestamp
-from kernelagent.web.errors import json_response
+from kernelagent.web.json import json_response
 from kernelagent.web.routing import ERRORS, authorized_route
 from kernelagent.web.streaming import EVENT_STREAM, NDJSON, wanted_stream
 

@@ -12,12 +12,11 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kernelagent.errors import ApiError, InvalidJson, InvalidRequest, ServiceClosing
-from kernelagent.execution.messages import refusal
 from kernelagent.files import names
 from kernelagent.files.watch_changes import Ending, Event, Overflow
 from kernelagent.files.watching import Message, Watch, WatchService
 from kernelagent.text import utc_timestamp
-from kernelagent.web.streaming import StreamResponse, dump
+from kernelagent.web.streaming import StreamResponse, dump, refusal
 
 # Changes that are sent in one piece.
 _PIECE = 256

@@ -20,7 +20,7 @@ from kernelagent.jobs.job import Job, JobRequest
 from kernelagent.jobs.log import Gap, JobLog, Record, read_log
 from kernelagent.jobs.rendering import callback_body
 from kernelagent.settings import Settings
-from kernelagent.web.errors import dump_json
+from kernelagent.web.json import dump_json
 from kernelagent.webhooks.outbox import Outbox
 from kernelagent.webhooks.webhook import Delivery, Webhook
 

@@ -33,7 +33,7 @@ from kernelagent.jobs.streams import FollowedLog
 from kernelagent.jupyter.engine import Engine
 from kernelagent.outcome import JobStatus
 from kernelagent.text import moment, utc_timestamp
-from kernelagent.web.errors import json_response
+from kernelagent.web.json import json_response
 from kernelagent.web.routing import ERRORS, authorized_route
 from kernelagent.web.streaming import EVENT_STREAM, NDJSON, wanted_stream
 from kernelagent.webhooks.webhook import Webhook

@@ -15,7 +15,7 @@ from kernelagent.observability.prometheus import OPENMETRICS, TEXT, render
 from kernelagent.observability.routes import Clock
 from kernelagent.observability.service import Gauges, ObservabilityService
 from kernelagent.observability.snapshot import snapshot
-from kernelagent.web.errors import dump_json
+from kernelagent.web.json import dump_json
 from kernelagent.web.routing import ERRORS, authorized_route
 
 router = APIRouter(

@@ -16,7 +16,7 @@ from kernelagent.jobs.job import Job
 from kernelagent.jobs.rendering import process, total_memory
 from kernelagent.jobs.service import JobService
 from kernelagent.text import moment, utc_timestamp
-from kernelagent.web.errors import json_response
+from kernelagent.web.json import json_response
 from kernelagent.web.routing import ERRORS, authorized_route
 
 _SCOPES = (EXECUTE, COMMANDS, METRICS)

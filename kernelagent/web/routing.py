@@ -7,10 +7,24 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from kernelagent.auth import authorize
-from kernelagent.execution.models import ErrorResponse
+
+
+class ErrorResponse(BaseModel):
+    """Every error of the service."""
+
+    model_config = ConfigDict(extra="allow")
+
+    error: str
+    message: str
+    code: str
+    details: dict[str, Any]
+    request_id: str
+    timestamp: str
+
 
 _DESCRIPTIONS: dict[int | str, str] = {
     400: "The request cannot be used",

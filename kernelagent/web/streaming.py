@@ -12,6 +12,9 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Send
 
+from kernelagent.errors import ApiError
+from kernelagent.text import utc_timestamp
+
 NDJSON = "application/x-ndjson"
 EVENT_STREAM = "text/event-stream"
 
@@ -64,6 +67,23 @@ def dump(message: Message) -> str:
         if line.isascii():
             return line.decode()
     return json.dumps(message, ensure_ascii=True, separators=(",", ":"))
+
+
+def refusal(error: ApiError) -> Message:
+    """The message for a run that was not begun."""
+    return {
+        "type": "error",
+        "error": error.message,
+        "message": error.message,
+        "code": error.code,
+        "details": error.details,
+        "timestamp": utc_timestamp(),
+    }
+
+
+def complete(success: bool) -> Message:
+    """The last message of every run."""
+    return {"type": "complete", "success": success, "timestamp": utc_timestamp()}
 
 
 class StreamResponse(Response):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kernelagent.errors import QueueFull
-from kernelagent.execution.messages import MessageMaker, complete, refusal
+from kernelagent.execution.messages import MessageMaker
 from kernelagent.jupyter.execution import Begun, Execution, Prompt, RunRequest, Skipped, StreamEvent
 from kernelagent.jupyter.outputs import (
     Budget,
@@ -22,7 +22,7 @@ from kernelagent.jupyter.outputs import (
     Text,
     Update,
 )
-from kernelagent.web.streaming import Message, dump
+from kernelagent.web.streaming import Message, complete, dump, refusal
 from tests.execution.results import display, result, value
 
 # Published clients lose text beyond 64 KiB and end a stream at 1 MiB.

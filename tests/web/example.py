@@ -18,7 +18,8 @@ from starlette.responses import Response, StreamingResponse
 from kernelagent import logs
 from kernelagent.auth import Authenticator, authorize, require
 from kernelagent.errors import SessionNotFound
-from kernelagent.web.errors import install_error_handlers, json_response
+from kernelagent.web.errors import install_error_handlers
+from kernelagent.web.json import json_response
 from kernelagent.web.middleware import RequestContext
 from tests.waiting import until
 
