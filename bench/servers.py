@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.clients import HttpClient
-from kernelagent.auth import Authenticator
+from kernelagent.auth.tokens import Authenticator
 
 _ROOT = Path(__file__).resolve().parent.parent
 _START_TIMEOUT = 120.0

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 from kernelagent import __version__
-from kernelagent.auth import Authenticator
+from kernelagent.auth.tokens import Authenticator
 from kernelagent.cache.routes import router as cache_router
 from kernelagent.cache.service import CachedRuns
 from kernelagent.commands.routes import router as commands_router

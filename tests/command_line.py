@@ -15,7 +15,7 @@ KERNELAGENT = Program(
     [sys.executable, "-m", "kernelagent"],
     "kernelagent.cli:main",
     """
-    kernelagent.auth kernelagent.client kernelagent.settings
+    kernelagent.auth.tokens kernelagent.client kernelagent.settings
     kernelagent.cli.follower kernelagent.cli.printer kernelagent.cli.prompts
     kernelagent.cli.selection kernelagent.cli.tables kernelagent.cli.terminal
     kernelagent.jupyter.languages kernelagent.notebooks.replay

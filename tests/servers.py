@@ -19,7 +19,7 @@ import httpx
 import uvicorn
 
 from kernelagent.app import create_app
-from kernelagent.auth import Authenticator
+from kernelagent.auth.tokens import Authenticator
 from kernelagent.cli.server import Server as UvicornServer
 from kernelagent.cli.server import listen, url_of
 from kernelagent.settings import load_settings

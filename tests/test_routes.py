@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
 from starlette.routing import Route
 
 from kernelagent.app import create_app
-from kernelagent.auth import ALTERNATIVE, SCOPES
+from kernelagent.auth.tokens import ALTERNATIVE, SCOPES
 from kernelagent.settings import load_settings
 from tests.servers import SECRET
 

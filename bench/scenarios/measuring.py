@@ -16,7 +16,7 @@ from bench.samples import Samples
 from bench.scenarios.variants import expect
 from bench.servers import Server, our_server, temporary_home
 from kernelagent.app import create_app
-from kernelagent.auth import Authenticator
+from kernelagent.auth.tokens import Authenticator
 from kernelagent.jupyter.engine import Engine
 from kernelagent.observability.service import ObservabilityService
 from kernelagent.observers import Event, RequestBegan, RequestEnded, RunEnded

@@ -7,11 +7,12 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 
-from kernelagent.auth import EXECUTE, require
+from kernelagent.auth.tokens import EXECUTE
 from kernelagent.cache.models import CacheFacts, CacheOverview, CacheStatistics, ClearAnswer
 from kernelagent.cache.service import CachedRuns
 from kernelagent.observability.routes import root_facts
 from kernelagent.text import utc_timestamp
+from kernelagent.web.guard import require
 from kernelagent.web.routing import ErrorResponse
 
 _DESCRIPTIONS: dict[int | str, str] = {

@@ -37,7 +37,8 @@ class CommandFailed(KernelagentError):
 
 def own_token(url: str) -> str | None:
     """A token signed with this machine's key, if it has one and the server is on this machine."""
-    from kernelagent.auth import SECRET_FILE, Authenticator
+    from kernelagent.auth.secret import SECRET_FILE
+    from kernelagent.auth.tokens import Authenticator
     from kernelagent.client import is_loopback
     from kernelagent.errors import ConfigurationError
     from kernelagent.settings import load_settings

@@ -18,7 +18,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from kernelagent.auth import SECRET_FILE
+from kernelagent.auth.secret import SECRET_FILE
 from kernelagent.cli.server import listen
 from kernelagent.environment import Environment
 from kernelagent.errors import ApiError, KernelagentError

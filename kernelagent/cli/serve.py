@@ -56,7 +56,7 @@ def serve(
     prints a token once. Later: kernelagent token.
     """
     from kernelagent.app import create_app
-    from kernelagent.auth import Authenticator
+    from kernelagent.auth.tokens import Authenticator
     from kernelagent.cli.server import Server, url_of
     from kernelagent.isolation.secrets import forget
     from kernelagent.logs import configure_logging
@@ -86,7 +86,7 @@ def serve(
 
 
 def _is_first_start(settings: Settings) -> bool:
-    from kernelagent.auth import SECRET_FILE
+    from kernelagent.auth.secret import SECRET_FILE
 
     if settings.no_auth or settings.jwt_secret or settings.jwt_public_key:
         return False

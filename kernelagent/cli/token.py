@@ -36,7 +36,7 @@ def token(
 
         curl -H "Authorization: Bearer $(kernelagent token)" http://127.0.0.1:7777/sessions
     """
-    from kernelagent.auth import EVERYTHING, Authenticator
+    from kernelagent.auth.tokens import EVERYTHING, Authenticator
     from kernelagent.settings import load_settings
 
     settings = load_settings(state_dir=state_dir, sandbox_id=sandbox_id)

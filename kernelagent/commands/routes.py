@@ -7,10 +7,11 @@ import asyncio
 from fastapi import APIRouter, Depends, Request, WebSocket
 from starlette.responses import Response
 
-from kernelagent.auth import COMMANDS, require
+from kernelagent.auth.tokens import COMMANDS
 from kernelagent.commands.models import RunRequest, RunResponse
 from kernelagent.commands.service import CommandService
 from kernelagent.commands.streams import FRAMES, CommandSocket, StreamedCommand
+from kernelagent.web.guard import require
 from kernelagent.web.json import json_response
 from kernelagent.web.routing import ERRORS, authorized_route
 from kernelagent.web.streaming import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream

@@ -7,10 +7,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from kernelagent.auth import ENV, require
+from kernelagent.auth.tokens import ENV
 from kernelagent.env.models import EnvRequest, EnvResponse
 from kernelagent.env.service import MASK, EnvironmentService
 from kernelagent.text import utc_timestamp
+from kernelagent.web.guard import require
 from kernelagent.web.routing import ERRORS, authorized_route
 
 router = APIRouter(

@@ -12,7 +12,7 @@ from starlette.datastructures import State
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kernelagent.auth import EXECUTE, authorize, require
+from kernelagent.auth.tokens import EXECUTE
 from kernelagent.cache.service import CachedRuns
 from kernelagent.errors import InvalidRequest
 from kernelagent.execution.flight import Disconnected
@@ -24,6 +24,7 @@ from kernelagent.execution.repeats import Repeats
 from kernelagent.execution.service import ExecutionService, parse_request
 from kernelagent.execution.streams import RunSocket, StreamedRun
 from kernelagent.jupyter.execution import Result
+from kernelagent.web.guard import authorize, require
 from kernelagent.web.json import dump_json
 from kernelagent.web.routing import ErrorResponse
 from kernelagent.web.streaming import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream

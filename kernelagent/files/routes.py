@@ -13,7 +13,7 @@ from orjson import JSONDecodeError
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from kernelagent.auth import FILES, require
+from kernelagent.auth.tokens import FILES
 from kernelagent.errors import InvalidJson, InvalidRequest, MissingParameter
 from kernelagent.files import bulk, names
 from kernelagent.files.answers import archive_answer, download_answer, read_answer
@@ -39,6 +39,7 @@ from kernelagent.files.service import DIRECTORY_MODE, FileService
 from kernelagent.files.uploads import Form, Unpacking
 from kernelagent.text import utc_timestamp
 from kernelagent.web.errors import validation_error
+from kernelagent.web.guard import require
 from kernelagent.web.json import json_response
 from kernelagent.web.routing import ERRORS, ErrorResponse, authorized_route
 

@@ -7,12 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query, Request, WebSocket
 from starlette.responses import Response
 
-from kernelagent.auth import FILES, require
+from kernelagent.auth.tokens import FILES
 from kernelagent.files import names
 from kernelagent.files.watch_models import WatchInfo, WatchList
 from kernelagent.files.watch_streams import StreamedWatch, WatchSocket
 from kernelagent.files.watching import WatchService
 from kernelagent.text import utc_timestamp
+from kernelagent.web.guard import require
 from kernelagent.web.json import json_response
 from kernelagent.web.routing import ERRORS, authorized_route
 from kernelagent.web.streaming import EVENT_STREAM, NDJSON, wanted_stream

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from kernelagent.auth import COMMANDS, EXECUTE
+from kernelagent.auth.tokens import COMMANDS, EXECUTE
 from kernelagent.outcome import JobStatus, Outcome
 
 _SHOWN_COMMAND = 500

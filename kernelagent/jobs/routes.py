@@ -9,7 +9,7 @@ import orjson
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
-from kernelagent.auth import COMMANDS, EXECUTE, Principal, authorize, require
+from kernelagent.auth.tokens import COMMANDS, EXECUTE, Principal
 from kernelagent.errors import InvalidJson, InvalidRequest, MissingParameter, ProcessNotFound
 from kernelagent.jobs.job import Job, JobKind, JobRequest
 from kernelagent.jobs.log import STREAMS
@@ -33,6 +33,7 @@ from kernelagent.jobs.streams import FollowedLog
 from kernelagent.jupyter.engine import Engine
 from kernelagent.outcome import JobStatus
 from kernelagent.text import moment, utc_timestamp
+from kernelagent.web.guard import authorize, require
 from kernelagent.web.json import json_response
 from kernelagent.web.routing import ERRORS, authorized_route
 from kernelagent.web.streaming import EVENT_STREAM, NDJSON, wanted_stream

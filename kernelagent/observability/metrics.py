@@ -7,7 +7,7 @@ import asyncio
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from kernelagent.auth import METRICS, require
+from kernelagent.auth.tokens import METRICS
 from kernelagent.observability.machine import Usage
 from kernelagent.observability.measurements import Measurements
 from kernelagent.observability.models import Metrics
@@ -15,6 +15,7 @@ from kernelagent.observability.prometheus import OPENMETRICS, TEXT, render
 from kernelagent.observability.routes import Clock
 from kernelagent.observability.service import Gauges, ObservabilityService
 from kernelagent.observability.snapshot import snapshot
+from kernelagent.web.guard import require
 from kernelagent.web.json import dump_json
 from kernelagent.web.routing import ERRORS, authorized_route
 

@@ -11,11 +11,12 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from kernelagent.auth import COMMANDS, EXECUTE, METRICS, Principal, authorize, require
+from kernelagent.auth.tokens import COMMANDS, EXECUTE, METRICS, Principal
 from kernelagent.jobs.job import Job
 from kernelagent.jobs.rendering import process, total_memory
 from kernelagent.jobs.service import JobService
 from kernelagent.text import moment, utc_timestamp
+from kernelagent.web.guard import authorize, require
 from kernelagent.web.json import json_response
 from kernelagent.web.routing import ERRORS, authorized_route
 

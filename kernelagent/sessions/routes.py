@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from kernelagent.auth import SESSIONS, require
+from kernelagent.auth.tokens import SESSIONS
 from kernelagent.errors import InvalidRequest
 from kernelagent.jupyter.checkpoint import Checkpoint
 from kernelagent.jupyter.engine import Engine
@@ -34,6 +34,7 @@ from kernelagent.sessions.models import (
     VariableList,
 )
 from kernelagent.text import utc_timestamp
+from kernelagent.web.guard import require
 from kernelagent.web.routing import ERRORS, authorized_route
 
 router = APIRouter(

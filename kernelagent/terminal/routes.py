@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, WebSocket
 
-from kernelagent.auth import TERMINAL, require
+from kernelagent.auth.tokens import TERMINAL
 from kernelagent.errors import InvalidRequest
 from kernelagent.terminal.models import (
     LARGEST_SIZE,
@@ -19,6 +19,7 @@ from kernelagent.terminal.service import TerminalService
 from kernelagent.terminal.socket import TerminalSocket
 from kernelagent.terminal.terminal import Terminal
 from kernelagent.text import utc_timestamp
+from kernelagent.web.guard import require
 from kernelagent.web.routing import ERRORS, authorized_route
 
 router = APIRouter(

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
-from kernelagent.auth import authorize
+from kernelagent.web.guard import authorize
 
 
 class ErrorResponse(BaseModel):

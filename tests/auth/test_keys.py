@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import SecretStr
 
-from kernelagent import auth
-from kernelagent.auth import Authenticator
+from kernelagent.auth import secret
+from kernelagent.auth.tokens import Authenticator
 from kernelagent.errors import ConfigurationError
 from kernelagent.settings import Settings, load_settings
 from tests.auth.tokens import SECRET, claims, private_pem, public_pem, signed
@@ -57,7 +57,7 @@ def test_processes_that_start_at_once_agree_on_the_secret(tmp_path: Path) -> Non
     state, go = tmp_path / "state", tmp_path / "go"
     program = """
 import os, pathlib, sys, time
-from kernelagent.auth import load_or_make_secret
+from kernelagent.auth.secret import load_or_make_secret
 state, go = map(pathlib.Path, sys.argv[1:])
 for _ in range(4):
     if os.fork() == 0:
@@ -81,8 +81,8 @@ for _ in range(4): os.wait()
 def test_the_loser_of_a_race_takes_the_other_secret(tmp_path: Path) -> None:
     (tmp_path / "jwt-secret").write_text(SECRET)
     (tmp_path / "jwt-secret").chmod(0o600)
-    auth._make_secret(tmp_path / "jwt-secret")
-    assert auth.load_or_make_secret(tmp_path) == SECRET.encode()
+    secret._make_secret(tmp_path / "jwt-secret")
+    assert secret.load_or_make_secret(tmp_path) == SECRET.encode()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])

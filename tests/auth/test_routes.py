@@ -11,8 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kernelagent import auth
-from kernelagent.auth import PUBLIC, Authenticator, Principal, authorize, public, require
+from kernelagent.auth.tokens import Authenticator, Principal
 from kernelagent.errors import (
     AccessDenied,
     ApiError,
@@ -22,6 +21,14 @@ from kernelagent.errors import (
 )
 from kernelagent.settings import load_settings
 from kernelagent.web.errors import install_error_handlers
+from kernelagent.web.guard import (
+    PUBLIC,
+    authorize,
+    public,
+    require,
+    token_from_headers,
+    token_from_scope,
+)
 from tests.auth.tokens import by_secret, signed
 
 
@@ -43,15 +50,15 @@ from tests.auth.tokens import by_secret, signed
 def test_the_headers_that_carry_a_token(
     headers: list[tuple[bytes, bytes]], expected: str | None
 ) -> None:
-    assert auth.token_from_headers(headers) == expected
+    assert token_from_headers(headers) == expected
 
 
 def test_a_query_token_is_for_websockets_only() -> None:
     scope: dict[str, Any] = {"headers": [], "query_string": b"a=1&token=abc%2E&token=x"}
-    assert auth.token_from_scope({**scope, "type": "websocket"}) == "abc."
-    assert auth.token_from_scope({**scope, "type": "http"}) is None
+    assert token_from_scope({**scope, "type": "websocket"}) == "abc."
+    assert token_from_scope({**scope, "type": "http"}) is None
     scope["headers"] = [(b"authorization", b"Bearer def")]
-    assert auth.token_from_scope({**scope, "type": "websocket"}) == "def"
+    assert token_from_scope({**scope, "type": "websocket"}) == "def"
 
 
 def example_app(authenticator: Authenticator) -> FastAPI:

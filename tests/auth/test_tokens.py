@@ -15,8 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from kernelagent import auth
-from kernelagent.auth import Authenticator, Principal
+from kernelagent.auth.tokens import SCOPES, Authenticator, Principal
 from kernelagent.errors import (
     AccessDenied,
     AuthenticationRequired,
@@ -211,8 +210,8 @@ def test_everything_includes_each_scope() -> None:
     authenticator = by_secret()
     everything = authenticator.verify(signed(scope="*"))
     files = authenticator.verify(signed(scope="files"))
-    assert all(everything.allows(scope) for scope in auth.SCOPES)
-    assert [scope for scope in auth.SCOPES if files.allows(scope)] == ["files"]
+    assert all(everything.allows(scope) for scope in SCOPES)
+    assert [scope for scope in SCOPES if files.allows(scope)] == ["files"]
 
 
 def test_eddsa_by_public_key() -> None:
@@ -283,7 +282,7 @@ def test_a_refused_token_is_not_remembered() -> None:
 
 
 def test_the_memory_of_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "CACHE_SIZE", 3)
+    monkeypatch.setattr("kernelagent.auth.tokens.CACHE_SIZE", 3)
     authenticator = by_secret()
     tokens = [signed(jti=str(number)) for number in range(4)]
     for token in (*tokens[:3], tokens[0], tokens[3]):

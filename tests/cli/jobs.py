@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from kernelagent.auth import SECRET_FILE
+from kernelagent.auth.secret import SECRET_FILE
 from tests.command_line import start
 from tests.servers import Service
 from tests.waiting import wait_until

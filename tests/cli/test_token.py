@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from kernelagent.auth import SECRET_FILE, Authenticator
+from kernelagent.auth.secret import SECRET_FILE
+from kernelagent.auth.tokens import Authenticator
 from kernelagent.settings import load_settings
 from tests.command_line import fresh_kernelagent, kernelagent
 

@@ -12,7 +12,7 @@ import httpx
 import jwt
 import pytest
 
-from kernelagent.auth import Authenticator
+from kernelagent.auth.tokens import Authenticator
 from tests.runs import client_of, refused, run, session, session_facts, until_busy
 from tests.servers import SECRET, Server, Service, serving_in_process
 

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from kernelagent.app import create_app
-from kernelagent.auth import METRICS, Authenticator
+from kernelagent.auth.tokens import METRICS, Authenticator
 from kernelagent.execution.models import ExecuteRequest, ExecuteResponse, RichResponse
 from kernelagent.execution.routes import shortcuts
 from kernelagent.settings import Settings

@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from kernelagent.auth import Authenticator
+from kernelagent.auth.tokens import Authenticator
 from kernelagent.settings import load_settings
 from tests.execution.clients import round_trips
 from tests.runs import NDJSON, client_of, session, session_facts, until_busy

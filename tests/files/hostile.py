@@ -17,7 +17,7 @@ import pytest
 from fastapi import FastAPI
 
 from kernelagent.app import create_app
-from kernelagent.auth import Authenticator
+from kernelagent.auth.tokens import Authenticator
 from kernelagent.files import kernel
 from kernelagent.settings import load_settings
 from tests.servers import SECRET

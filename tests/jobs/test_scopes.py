@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kernelagent.auth import COMMANDS, EXECUTE, FILES, METRICS, Authenticator
+from kernelagent.auth.tokens import COMMANDS, EXECUTE, FILES, METRICS, Authenticator
 from tests.jobs.jobs import ended, get, kill, refused, start, start_command
 from tests.servers import SECRET, Server
 

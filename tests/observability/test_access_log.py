@@ -12,7 +12,7 @@ import httpx
 import pytest
 import websockets
 
-from kernelagent.auth import Authenticator
+from kernelagent.auth.tokens import Authenticator
 from kernelagent.settings import load_settings
 from kernelagent.web.middleware import trace_of
 from tests.runs import client_of, run, session

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from kernelagent.auth import EXECUTE, Authenticator
+from kernelagent.auth.tokens import EXECUTE, Authenticator
 from kernelagent.settings import Settings
 from tests.execution.streams import waiting
 from tests.jobs.jobs import follow, start_command

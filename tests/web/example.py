@@ -16,9 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from kernelagent import logs
-from kernelagent.auth import Authenticator, authorize, require
+from kernelagent.auth.tokens import Authenticator
 from kernelagent.errors import SessionNotFound
 from kernelagent.web.errors import install_error_handlers
+from kernelagent.web.guard import authorize, require
 from kernelagent.web.json import json_response
 from kernelagent.web.middleware import RequestContext
 from tests.waiting import until

@@ -10,7 +10,7 @@ import pytest
 import websockets
 
 from kernelagent import logs
-from kernelagent.auth import Authenticator
+from kernelagent.auth.tokens import Authenticator
 from tests.web.example import example_app, serving
 
 

@@ -7,24 +7,18 @@ issue nothing; else HS256 with a shared secret, which is made once if none is co
 from __future__ import annotations
 
 import math
-import os
-import secrets
-import stat
-import tempfile
 import time
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from starlette.requests import HTTPConnection
 
+from kernelagent.auth.secret import check_secret, load_or_make_secret
 from kernelagent.errors import (
     AccessDenied,
     AuthenticationRequired,
@@ -35,8 +29,6 @@ from kernelagent.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from starlette.types import Scope
 
     from kernelagent.settings import Settings
 
@@ -56,9 +48,6 @@ SCOPES = frozenset(
 
 # Between the names of scopes of which one is enough.
 ALTERNATIVE = " or "
-
-SECRET_FILE = "jwt-secret"  # noqa: S105 - a file's name
-MIN_SECRET_BYTES = 32
 
 LEEWAY = 5.0  # seconds by which the clocks of issuer and service may differ
 CACHE_SIZE = 4096
@@ -117,7 +106,7 @@ class Authenticator:
         if settings.jwt_public_key is not None:
             public_key = _load_public_key(settings.jwt_public_key)
         elif secret is not None:
-            _check_secret(secret, "KERNELAGENT_JWT_SECRET")
+            check_secret(secret, "KERNELAGENT_JWT_SECRET")
         elif not settings.no_auth:
             secret = load_or_make_secret(settings.state_dir)
         return cls(
@@ -279,170 +268,3 @@ def _load_public_key(pem: str) -> Ed25519PublicKey:
             "KERNELAGENT_JWT_PUBLIC_KEY is not the PEM of an Ed25519 public key"
         )
     return key
-
-
-def _check_secret(secret: bytes, source: str) -> None:
-    if len(secret) < MIN_SECRET_BYTES:
-        raise ConfigurationError(f"{source} must have at least {MIN_SECRET_BYTES} bytes")
-    try:
-        jwt.encode({}, secret, algorithm="HS256")
-    except jwt.InvalidKeyError:
-        raise ConfigurationError(
-            f"{source} holds a public or private key, which is no shared secret"
-        ) from None
-
-
-def load_or_make_secret(directory: Path) -> bytes:
-    """The secret kept in `directory`; the first to ask makes it, however many start at once."""
-    path = directory / SECRET_FILE
-    try:
-        # mkdir's mode holds for the last directory only, which is the one that matters.
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if directory.stat().st_mode & 0o022:
-            raise ConfigurationError(
-                f"{directory} is writable by others, who could plant a key: chmod 700 {directory}"
-            )
-        secret = _read_secret(path)
-        if secret is None:
-            _make_secret(path)
-            secret = _read_secret(path)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path} cannot be used: {error.strerror or error}. Make it readable to this user, "
-            "set KERNELAGENT_STATE_DIR, or set KERNELAGENT_JWT_SECRET."
-        ) from error
-    if secret is None:
-        raise ConfigurationError(f"{path} was removed while the service started; start it again")
-    return secret
-
-
-def _read_secret(path: Path) -> bytes | None:
-    try:
-        # O_NONBLOCK: a pipe put there must not hang the start.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            raise ConfigurationError(f"{path} is no file of this user; remove it")
-        if status.st_mode & 0o077:
-            raise ConfigurationError(
-                f"{path} is open to others: chmod 600 {path}, or remove it to get a new key "
-                "(older tokens then end)"
-            )
-        secret = file.read(4096).strip()
-    if len(secret) < MIN_SECRET_BYTES:
-        raise ConfigurationError(
-            f"{path} must have at least {MIN_SECRET_BYTES} bytes; remove it to get a new key"
-        )
-    _check_secret(secret, str(path))
-    return secret
-
-
-def _make_secret(path: Path) -> None:
-    # A link appears whole or not at all, and only one process can make it.
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{SECRET_FILE}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_urlsafe(48).encode() + b"\n")
-            file.flush()
-            os.fsync(descriptor)
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return
-    finally:
-        Path(temporary).unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def token_from_headers(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """The token in an ASGI scope's headers.
-
-    X-Kernelagent-Token is for use behind proxies that keep Authorization for themselves.
-    """
-    spare = None
-    for name, value in headers:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return value[7:].strip().decode("latin-1") or None
-        if name == b"x-kernelagent-token" and spare is None:
-            spare = value.strip().decode("latin-1") or None
-    return spare
-
-
-def token_from_scope(scope: Scope) -> str | None:
-    """The token of a request; a WebSocket may carry it in its query, as browsers must."""
-    token = token_from_headers(scope["headers"])
-    if token is None and scope["type"] == "websocket":
-        query = scope.get("query_string", b"").decode("latin-1")
-        token = next((value for name, value in parse_qsl(query) if name == "token"), None)
-    return token
-
-
-def authorize(connection: HTTPConnection, *scopes: str) -> Principal:
-    """Who makes the request, if their token opens one of `scopes`; raises what answers it."""
-    authenticator: Authenticator = connection.app.state.authenticator
-    if authenticator.is_open:
-        _refuse_foreign_page(connection.scope["headers"])
-    principal = authenticator.verify(token_from_scope(connection.scope))
-    connection.scope.setdefault("state", {})["subject"] = principal.subject
-    if not any(map(principal.allows, scopes)):
-        wanted = ALTERNATIVE.join(scopes)
-        raise AccessDenied(
-            f"the token lacks the scope {wanted}", details={"required_scope": wanted}
-        )
-    return principal
-
-
-def _refuse_foreign_page(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    # Any web page can make the user's browser send requests to loopback; it cannot hide its origin.
-    for name, value in headers:
-        if name == b"origin" and not _is_loopback(value.decode("latin-1")):
-            raise AccessDenied("without authentication, web pages of other hosts are refused")
-
-
-def _is_loopback(origin: str) -> bool:
-    try:
-        host = urlsplit(origin).hostname or ""
-    except ValueError:
-        return False
-    return host in ("localhost", "::1") or host.endswith(".localhost") or _is_127(host)
-
-
-def _is_127(host: str) -> bool:
-    parts = host.split(".")
-    return len(parts) == 4 and parts[0] == "127" and all(part.isdigit() for part in parts)
-
-
-def require(*scopes: str) -> Any:
-    """A dependency for `Depends` that lets only tokens with one of `scopes` in.
-
-    It returns the Principal; its attribute `scope` says what the route declared.
-    """
-    for scope in scopes:
-        if scope not in SCOPES:
-            raise ValueError(f"unknown scope: {scope}")
-
-    # FastAPI reads the annotation at run time: its class must be a real import.
-    async def required(connection: HTTPConnection) -> Principal:
-        return authorize(connection, *scopes)
-
-    required.scope = ALTERNATIVE.join(scopes)  # type: ignore[attr-defined]
-    return required
-
-
-def public() -> Any:
-    """A dependency for `Depends` that declares a route open to everyone; its `scope` is None."""
-
-    async def opened() -> None: ...
-
-    opened.scope = None  # type: ignore[attr-defined]
-    return opened
-
-
-PUBLIC = public()
