@@ -16,17 +16,10 @@ from typing import Protocol
 import psutil
 import pytest
 
-from kernelagent.environment import Environment
 from kernelagent.isolation.confinement import Confinement, Needs
-from kernelagent.process import (
-    PLAIN,
-    ChildProcess,
-    ExitStatus,
-    Starter,
-    kill_marked,
-    resident_memory,
-    tree_memory,
-)
+from kernelagent.processes.environment import Environment
+from kernelagent.processes.process import PLAIN, ChildProcess, ExitStatus, Starter, kill_marked
+from kernelagent.processes.usage import resident_memory, tree_memory
 from kernelagent.settings import Settings
 from tests.waiting import until
 
@@ -379,7 +372,7 @@ async def test_a_process_that_has_gone_uses_no_memory(start: Start) -> None:
 def test_the_descriptor_limit_is_raised_as_far_as_allowed() -> None:
     code = (
         "import resource\n"
-        "from kernelagent.process import raise_descriptor_limit\n"
+        "from kernelagent.processes.process import raise_descriptor_limit\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1000))\n"
         "print(raise_descriptor_limit(600), raise_descriptor_limit(5000),"
         " raise_descriptor_limit(10), resource.getrlimit(resource.RLIMIT_NOFILE))"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kernelagent import workspace as module
-from kernelagent.workspace import real_path
+from kernelagent.workspace.paths import real_path
 
 
 @pytest.fixture

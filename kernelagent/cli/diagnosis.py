@@ -20,7 +20,6 @@ from packaging.requirements import Requirement
 
 from kernelagent.auth.secret import SECRET_FILE
 from kernelagent.cli.server import listen
-from kernelagent.environment import Environment
 from kernelagent.errors import ApiError, KernelagentError
 from kernelagent.isolation.confinement import AUTO, OFF, REQUIRE, Needs, problem_of
 from kernelagent.isolation.spawner import MISSING as MISSING_LAYER
@@ -30,6 +29,7 @@ from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.memory import default_limit
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.outcome import Outcome
+from kernelagent.processes.environment import Environment
 from kernelagent.settings import Settings
 
 OK = "ok"

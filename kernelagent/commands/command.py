@@ -16,7 +16,7 @@ from typing import Protocol
 
 from kernelagent.commands.output import LONGEST_PIECE
 from kernelagent.outcome import Outcome
-from kernelagent.process import PLAIN, ChildProcess, ExitStatus, Starter, describe_refusal
+from kernelagent.processes.process import PLAIN, ChildProcess, ExitStatus, Starter, describe_refusal
 
 # What people end processes with; other signals tell of a fault.
 ENDING_SIGNALS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})

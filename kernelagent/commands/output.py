@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from kernelagent.jupyter.spill import Spill
 from kernelagent.text import incomplete, pieces
+from kernelagent.workspace.spill import Spill
 
 STREAMS = ("stdout", "stderr")
 

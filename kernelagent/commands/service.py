@@ -14,10 +14,10 @@ from kernelagent.commands.models import RunRequest
 from kernelagent.commands.output import KeptOutput
 from kernelagent.errors import CommandLimit, ServiceClosing
 from kernelagent.jupyter.engine import Engine
-from kernelagent.jupyter.spill import Spill
 from kernelagent.observers import CommandEnded
 from kernelagent.outcome import Outcome
 from kernelagent.text import utc_timestamp
+from kernelagent.workspace.spill import Spill
 
 CLIENT_LEFT = "the client left"
 

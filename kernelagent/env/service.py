@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import orjson
 
 from kernelagent.database import Database, get_fact, set_fact
-from kernelagent.environment import RESERVED, Environment
 from kernelagent.errors import InvalidRequest
+from kernelagent.processes.environment import RESERVED, Environment
 
 # Shown instead of each value if that is wished.
 MASK = "********"

@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 
 from kernelagent.errors import InvalidPath, PathNotAllowed
 from kernelagent.files import kernel, names
-from kernelagent.workspace import real_path
+from kernelagent.workspace.paths import real_path
 
 # Names of what is not finished yet, or was left by a crash; no client's business.
 TEMPORARY_PREFIX = ".kernelagent-part-"

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import kernelagent
-from kernelagent.beneath import make_beneath
-from kernelagent.environment import Environment
 from kernelagent.errors import ConfigurationError
 from kernelagent.isolation import privileges
 from kernelagent.isolation.hidden import Hidden, find_hidden
 from kernelagent.isolation.spawner import ACTIVE, MISSING, Layer, Orders
 from kernelagent.isolation.spawning import Spawner, SpawnerLost, request_of
-from kernelagent.process import PLAIN, Starter
+from kernelagent.processes.environment import Environment
+from kernelagent.processes.process import PLAIN, Starter
 from kernelagent.settings import Settings
+from kernelagent.workspace.beneath import make_beneath
 
 log = logging.getLogger(__name__)
 

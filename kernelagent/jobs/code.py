@@ -17,7 +17,7 @@ from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.jupyter.session import Session
 from kernelagent.outcome import Outcome
-from kernelagent.process import tree_usage
+from kernelagent.processes.usage import tree_usage
 
 # A run may take as long as its own limit says: nobody waits for it.
 _NO_LIMIT = 10 * 365 * 86400.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from kernelagent.commands.command import Command, CommandSpec, argv_of
 from kernelagent.jobs.job import JobEnding, JobRequest
 from kernelagent.jobs.log import JobLog
-from kernelagent.process import Starter
+from kernelagent.processes.process import Starter
 
 
 class CommandWork:

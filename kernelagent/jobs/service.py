@@ -25,7 +25,8 @@ from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.places import remove_places
 from kernelagent.observers import JobEnded
 from kernelagent.outcome import JobStatus, Outcome
-from kernelagent.process import SERVER, kill_marked, tree_usage
+from kernelagent.processes.process import SERVER, kill_marked
+from kernelagent.processes.usage import tree_usage
 from kernelagent.webhooks.webhook import Webhook
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from kernelagent.errors import CheckpointLimit, CheckpointNotFound
 from kernelagent.jupyter.launcher import Parked
-from kernelagent.process import tree_memory
+from kernelagent.processes.usage import tree_memory
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kernelagent.environment import Environment
 from kernelagent.errors import (
     BranchRefused,
     ConfigurationError,
@@ -35,9 +34,10 @@ from kernelagent.jupyter.pool import Pool
 from kernelagent.jupyter.provisioner import ForkProvisioner
 from kernelagent.jupyter.session import Session, SessionPolicy
 from kernelagent.observers import Observers
-from kernelagent.process import SERVER, raise_descriptor_limit
+from kernelagent.processes.environment import Environment
+from kernelagent.processes.process import SERVER, raise_descriptor_limit
 from kernelagent.settings import Settings
-from kernelagent.workspace import real_path
+from kernelagent.workspace.paths import real_path
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from kernelagent.process import ExitStatus, RunningProcess
+from kernelagent.processes.process import ExitStatus, RunningProcess
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from kernelagent.jupyter.forking import ForkChannel, ForkSource, Statuses
 from kernelagent.jupyter.languages import Language
-from kernelagent.process import PLAIN, ChildProcess, Starter
+from kernelagent.processes.process import PLAIN, ChildProcess, Starter
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from kernelagent.jupyter.languages import Language
 from kernelagent.jupyter.memory import KernelMemory
 from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.provisioner import PlainProvisioner
-from kernelagent.process import PLAIN, ExitStatus, Starter
+from kernelagent.processes.process import PLAIN, ExitStatus, Starter
 
 log = logging.getLogger(__name__)
 

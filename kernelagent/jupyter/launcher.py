@@ -17,7 +17,6 @@ from typing import Any
 
 import zmq
 
-from kernelagent.environment import Environment
 from kernelagent.errors import (
     ApiError,
     BranchRefused,
@@ -36,6 +35,7 @@ from kernelagent.jupyter.memory import KernelMemory, default_limit
 from kernelagent.jupyter.places import GROUPS_PREFIX, RUNTIME_PREFIX
 from kernelagent.jupyter.provisioner import ForkProvisioner, PlainProvisioner
 from kernelagent.observers import KernelStarted, Observers
+from kernelagent.processes.environment import Environment
 from kernelagent.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernelagent.environment import Environment
 from kernelagent.errors import SessionBusy, SessionClosed
 from kernelagent.jupyter.kernel import Kernel
 from kernelagent.jupyter.languages import Language
 from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.outputs import Budget, Output, OutputCollector
 from kernelagent.jupyter.pool import Pool
-from kernelagent.jupyter.spill import Spill
+from kernelagent.processes.environment import Environment
+from kernelagent.workspace.spill import Spill
 
 _MOST_NOTES = 20
 _LATE_OUTPUT = Budget(bytes=256 * 1024, items=50)

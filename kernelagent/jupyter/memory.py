@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from kernelagent.jupyter.cgroup import MemoryGroup, MemoryUse
-from kernelagent.process import resident_memory, tree_memory
+from kernelagent.processes.usage import resident_memory, tree_memory
 
 log = logging.getLogger(__name__)
 

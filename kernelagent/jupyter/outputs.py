@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from kernelagent.jupyter.messages import Message
-from kernelagent.jupyter.spill import Spill
+from kernelagent.workspace.spill import Spill
 
 Output = dict[str, Any]
 MimeBundle = dict[str, Any]

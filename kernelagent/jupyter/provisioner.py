@@ -16,7 +16,7 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from kernelagent.jupyter.connection import CHANNELS, Endpoint
 from kernelagent.jupyter.forking import ForkSource
 from kernelagent.jupyter.memory import KernelMemory
-from kernelagent.process import ChildProcess, ExitStatus, RunningProcess
+from kernelagent.processes.process import ChildProcess, ExitStatus, RunningProcess
 
 # traitlets gives the base class an untyped metaclass.
 _Base: Any = KernelProvisionerBase

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kernelagent.environment import Environment
 from kernelagent.errors import (
     ApiError,
     InternalError,
@@ -29,10 +28,11 @@ from kernelagent.jupyter.lease import Lease, SessionFacts
 from kernelagent.jupyter.outputs import OutputCollector
 from kernelagent.jupyter.pool import Pool
 from kernelagent.jupyter.run import Ending, Run, RunLimits
-from kernelagent.jupyter.spill import Spill
 from kernelagent.jupyter.turn import Turn
 from kernelagent.observers import Observers, RunEnded, RunRefused, belong_to
 from kernelagent.outcome import Outcome
+from kernelagent.processes.environment import Environment
+from kernelagent.workspace.spill import Spill
 
 log = logging.getLogger(__name__)
 

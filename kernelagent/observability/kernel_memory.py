@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from kernelagent.process import resident_memory
+from kernelagent.processes.usage import resident_memory
 
 # Seconds of one look. What it does not reach is as it was, and comes first in the next one.
 _BUDGET = 0.05

@@ -9,7 +9,7 @@ import termios
 from collections.abc import Callable
 from pathlib import Path
 
-from kernelagent.process import kill_pinned
+from kernelagent.processes.process import kill_pinned
 
 # The kernel hands out a page at a time.
 _PAGE = 64 * 1024

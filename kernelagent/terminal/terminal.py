@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kernelagent.errors import InvalidRequest, TerminalInputFull, TerminalStartFailed
-from kernelagent.process import PLAIN, ChildProcess, ExitStatus, Starter, describe_refusal
+from kernelagent.processes.process import PLAIN, ChildProcess, ExitStatus, Starter, describe_refusal
 from kernelagent.terminal.pty import Pty
 from kernelagent.terminal.scrollback import Scrollback
 

@@ -13,7 +13,7 @@ import pytest
 from kernelagent.commands import command as module
 from kernelagent.commands.command import Command, CommandSpec
 from kernelagent.outcome import Outcome
-from kernelagent.process import kill_marked
+from kernelagent.processes.process import kill_marked
 from tests.waiting import PATIENCE, until
 
 # More than a sink takes before it is waited for; and what fits into the pipe after that.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent.environment import Environment
+from kernelagent.processes.environment import Environment
 from tests.installed import program
 from tests.jobs.jobs import post
 from tests.runs import run

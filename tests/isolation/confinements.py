@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from kernelagent.isolation.confinement import Confinement, Needs
-from kernelagent.process import ChildProcess, Starter
+from kernelagent.processes.process import ChildProcess, Starter
 
 ENV = {"PATH": os.defpath}
 

@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from kernelagent.environment import Environment
 from kernelagent.isolation.confinement import Confinement
+from kernelagent.processes.environment import Environment
 from kernelagent.settings import Settings
 from tests.isolation.confinements import NEEDS, others
 from tests.servers import WITHOUT_KERNELS, Server, serving

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent.environment import Environment
 from kernelagent.errors import ConfigurationError
 from kernelagent.isolation import spawning
 from kernelagent.isolation.confinement import UNUSED_ID, Confinement, _make_home
 from kernelagent.isolation.spawner import ACTIVE, MISSING
-from kernelagent.process import PLAIN
+from kernelagent.processes.environment import Environment
+from kernelagent.processes.process import PLAIN
 from kernelagent.settings import Settings
 from tests.isolation.confinements import NEEDS, children, output_of
 

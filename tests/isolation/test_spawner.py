@@ -15,12 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kernelagent.environment import Environment
 from kernelagent.isolation import spawning
 from kernelagent.isolation.confinement import Confinement
 from kernelagent.isolation.spawner import MISSING, Request, pack, unpack
 from kernelagent.isolation.spawning import Spawner
-from kernelagent.process import PLAIN, ChildProcess
+from kernelagent.processes.environment import Environment
+from kernelagent.processes.process import PLAIN, ChildProcess
 from kernelagent.settings import Settings
 from tests.isolation.confinements import ENV, NEEDS, children, output_of, spawner_of
 from tests.waiting import PATIENCE, wait_until

@@ -20,7 +20,7 @@ from kernelagent.jupyter.outputs import (
     Truncation,
     Update,
 )
-from kernelagent.jupyter.spill import Spill
+from kernelagent.workspace.spill import Spill
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -20,7 +20,7 @@ from kernelagent.jupyter.forking import (
     ForkSource,
     Statuses,
 )
-from kernelagent.process import ExitStatus
+from kernelagent.processes.process import ExitStatus
 from tests.jupyter.leaks import descriptors
 from tests.waiting import PATIENCE, until
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kernelagent.environment import Environment
 from kernelagent.errors import KernelStartFailed
 from kernelagent.jupyter.engine import Engine
 from kernelagent.outcome import Outcome
+from kernelagent.processes.environment import Environment
 from tests.jupyter.engines import EngineFactory, run, text_of
 from tests.jupyter.leaks import runs
 from tests.waiting import PATIENCE

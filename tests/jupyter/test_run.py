@@ -10,8 +10,8 @@ import pytest
 from kernelagent.jupyter.execution import Feed, Prompt
 from kernelagent.jupyter.outputs import Budget, OutputCollector
 from kernelagent.jupyter.run import Run, RunLimits
-from kernelagent.jupyter.spill import Spill
 from kernelagent.outcome import Outcome
+from kernelagent.workspace.spill import Spill
 from tests.jupyter.engines import EngineFactory, first_of, run, shown, submit, text_of
 from tests.waiting import PATIENCE, until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent.jupyter.spill import Spill
+from kernelagent.workspace.spill import Spill
 from tests.jupyter.leaks import descriptors
 
 FOLDER = Path(".kernelagent") / "outputs"

@@ -15,7 +15,7 @@ from kernelagent.app import create_app
 from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.forkserver import ForkServer, ForkServerSpec
 from kernelagent.jupyter.languages import Languages
-from kernelagent.process import ChildProcess
+from kernelagent.processes.process import ChildProcess
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run, text_of
 from tests.jupyter.leaks import processes_in

@@ -12,7 +12,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernelagent.beneath import give_to_owner_of, make_beneath
+from kernelagent.workspace.beneath import give_to_owner_of, make_beneath
 
 log = logging.getLogger(__name__)
 
