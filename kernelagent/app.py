@@ -9,13 +9,13 @@ from fastapi import FastAPI
 
 from kernelagent import __version__
 from kernelagent.auth.tokens import Authenticator
-from kernelagent.cache.routes import router as cache_router
-from kernelagent.cache.service import CachedRuns
 from kernelagent.commands.routes import router as commands_router
 from kernelagent.commands.service import CommandService
 from kernelagent.database import Database
 from kernelagent.env.routes import router as env_router
 from kernelagent.env.service import EnvironmentService
+from kernelagent.execution.cache.routes import router as cache_router
+from kernelagent.execution.cache.service import CachedRuns
 from kernelagent.execution.repeats import Repeats
 from kernelagent.execution.routes import router as execution_router
 from kernelagent.execution.routes import shortcuts
@@ -29,7 +29,6 @@ from kernelagent.jobs.archive import JobArchive
 from kernelagent.jobs.routes import code_router, command_router
 from kernelagent.jobs.routes import router as jobs_router
 from kernelagent.jobs.service import JobService
-from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.languages import Languages
 from kernelagent.observability.metrics import router as metrics_router
 from kernelagent.observability.processes import router as processes_router
@@ -37,10 +36,11 @@ from kernelagent.observability.routes import Clock
 from kernelagent.observability.routes import router as observability_router
 from kernelagent.observability.service import ObservabilityService
 from kernelagent.observability.tracing import Tracing
+from kernelagent.sessions.engine import Engine
 from kernelagent.sessions.routes import router as sessions_router
 from kernelagent.settings import Settings, load_settings
-from kernelagent.terminal.routes import router as terminal_router
-from kernelagent.terminal.service import TerminalService
+from kernelagent.terminals.routes import router as terminal_router
+from kernelagent.terminals.service import TerminalService
 from kernelagent.web.errors import install_error_handlers
 from kernelagent.web.middleware import RequestContext
 from kernelagent.webhooks.outbox import Outbox

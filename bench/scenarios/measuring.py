@@ -17,9 +17,9 @@ from bench.scenarios.variants import expect
 from bench.servers import Server, our_server, temporary_home
 from kernelagent.app import create_app
 from kernelagent.auth.tokens import Authenticator
-from kernelagent.jupyter.engine import Engine
 from kernelagent.observability.service import ObservabilityService
 from kernelagent.observers import Event, RequestBegan, RequestEnded, RunEnded
+from kernelagent.sessions.engine import Engine
 from kernelagent.settings import load_settings
 
 _RUN = "POST /execute `1`, in process"

@@ -23,13 +23,13 @@ from kernelagent.cli.server import listen
 from kernelagent.errors import ApiError, KernelagentError
 from kernelagent.isolation.confinement import AUTO, OFF, REQUIRE, Needs, problem_of
 from kernelagent.isolation.spawner import MISSING as MISSING_LAYER
-from kernelagent.jupyter.engine import Engine
-from kernelagent.jupyter.execution import RunRequest
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.memory import default_limit
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.outcome import Outcome
 from kernelagent.processes.environment import Environment
+from kernelagent.sessions.engine import Engine
+from kernelagent.sessions.execution import RunRequest
 from kernelagent.settings import Settings
 
 OK = "ok"

@@ -13,9 +13,9 @@ from kernelagent.commands.command import Command, CommandEnding, CommandSpec, Si
 from kernelagent.commands.models import RunRequest
 from kernelagent.commands.output import KeptOutput
 from kernelagent.errors import CommandLimit, ServiceClosing
-from kernelagent.jupyter.engine import Engine
 from kernelagent.observers import CommandEnded
 from kernelagent.outcome import Outcome
+from kernelagent.sessions.engine import Engine
 from kernelagent.text import utc_timestamp
 from kernelagent.workspace.spill import Spill
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from kernelagent.execution.rendering import facts, primary_type, slots, source, traceback_text
-from kernelagent.jupyter.execution import (
+from kernelagent.jupyter.outputs import Clear, Display, Failure, MimeBundle, Output, Text, Update
+from kernelagent.sessions.execution import (
     Begun,
     Execution,
     Prompt,
@@ -15,7 +16,6 @@ from kernelagent.jupyter.execution import (
     Skipped,
     StreamEvent,
 )
-from kernelagent.jupyter.outputs import Clear, Display, Failure, MimeBundle, Output, Text, Update
 from kernelagent.text import utc_timestamp
 from kernelagent.web.streaming import Message
 

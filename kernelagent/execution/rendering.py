@@ -6,9 +6,9 @@ import dataclasses
 import re
 from typing import Any
 
-from kernelagent.jupyter.execution import Result
 from kernelagent.jupyter.outputs import MimeBundle, Output, Truncation, data_size
 from kernelagent.outcome import Outcome
+from kernelagent.sessions.execution import Result
 from kernelagent.text import utc_timestamp
 
 CHART = "application/vnd.kernelagent.chart+json"

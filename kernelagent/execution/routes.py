@@ -13,8 +13,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kernelagent.auth.tokens import EXECUTE
-from kernelagent.cache.service import CachedRuns
 from kernelagent.errors import InvalidRequest
+from kernelagent.execution.cache.service import CachedRuns
 from kernelagent.execution.flight import Disconnected
 from kernelagent.execution.models import ExecuteRequest, ExecuteResponse, RichResponse
 from kernelagent.execution.rendering import answer
@@ -23,7 +23,7 @@ from kernelagent.execution.repeats import REPLAYED as IDEMPOTENCY_REPLAYED
 from kernelagent.execution.repeats import Repeats
 from kernelagent.execution.service import ExecutionService, parse_request
 from kernelagent.execution.streams import RunSocket, StreamedRun
-from kernelagent.jupyter.execution import Result
+from kernelagent.sessions.execution import Result
 from kernelagent.web.guard import authorize, require
 from kernelagent.web.json import dump_json
 from kernelagent.web.routing import ErrorResponse

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from kernelagent import logs
 from kernelagent.errors import InvalidJson, InvalidRequest
 from kernelagent.execution.models import ExecuteRequest
-from kernelagent.jupyter.engine import DEFAULT_SESSION, Engine
-from kernelagent.jupyter.execution import Execution, Feed, Result, RunRequest
 from kernelagent.jupyter.outputs import Budget
-from kernelagent.jupyter.session import Session
 from kernelagent.outcome import Outcome
+from kernelagent.sessions.engine import DEFAULT_SESSION, Engine
+from kernelagent.sessions.execution import Execution, Feed, Result, RunRequest
+from kernelagent.sessions.session import Session
 from kernelagent.web.errors import validation_error
 
 # Published clients give up at timeout + 30 s and send the request again.

@@ -11,13 +11,13 @@ from kernelagent.errors import ApiError
 from kernelagent.execution.rendering import answer, rich_outputs, slots, traceback_text
 from kernelagent.jobs.job import JobEnding, JobRequest
 from kernelagent.jobs.log import JobLog
-from kernelagent.jupyter.engine import Engine
-from kernelagent.jupyter.execution import Execution, RunRequest
 from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.outputs import Budget
-from kernelagent.jupyter.session import Session
 from kernelagent.outcome import Outcome
 from kernelagent.processes.usage import tree_usage
+from kernelagent.sessions.engine import Engine
+from kernelagent.sessions.execution import Execution, RunRequest
+from kernelagent.sessions.session import Session
 
 # A run may take as long as its own limit says: nobody waits for it.
 _NO_LIMIT = 10 * 365 * 86400.0

@@ -30,8 +30,8 @@ from kernelagent.jobs.models import (
 from kernelagent.jobs.rendering import detail, log_message, process
 from kernelagent.jobs.service import JobService
 from kernelagent.jobs.streams import FollowedLog
-from kernelagent.jupyter.engine import Engine
 from kernelagent.outcome import JobStatus
+from kernelagent.sessions.engine import Engine
 from kernelagent.text import moment, utc_timestamp
 from kernelagent.web.guard import authorize, require
 from kernelagent.web.json import json_response

@@ -21,12 +21,12 @@ from kernelagent.jobs.code import CodeWork, refused
 from kernelagent.jobs.command import CommandWork
 from kernelagent.jobs.job import Job, JobEnding, JobKind, JobRequest, new_job
 from kernelagent.jobs.log import Gap, JobLog, Record
-from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.places import remove_places
 from kernelagent.observers import JobEnded
 from kernelagent.outcome import JobStatus, Outcome
 from kernelagent.processes.process import SERVER, kill_marked
 from kernelagent.processes.usage import tree_usage
+from kernelagent.sessions.engine import Engine
 from kernelagent.webhooks.webhook import Webhook
 
 log = logging.getLogger(__name__)

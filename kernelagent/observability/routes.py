@@ -16,9 +16,9 @@ from starlette.responses import Response
 from kernelagent import __version__
 from kernelagent.errors import NotReady
 from kernelagent.jobs.service import JobService
-from kernelagent.jupyter.engine import Engine
 from kernelagent.observability.models import Health, Info, Ping, Root, System
 from kernelagent.observability.service import ObservabilityService
+from kernelagent.sessions.engine import Engine
 from kernelagent.text import utc_timestamp
 from kernelagent.web.guard import PUBLIC
 from kernelagent.web.json import json_response

@@ -8,14 +8,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from kernelagent.cache.service import CachedRuns
 from kernelagent.commands.service import CommandService
+from kernelagent.execution.cache.service import CachedRuns
 from kernelagent.jobs.service import JobService
-from kernelagent.jupyter.engine import Engine
 from kernelagent.observability.brief import Brief
 from kernelagent.observability.kernel_memory import KernelMemoryLook
 from kernelagent.observability.machine import Machine, Usage
 from kernelagent.observability.measurements import Measurements
+from kernelagent.sessions.engine import Engine
 
 # Seconds for which what was seen is good enough.
 _USAGE_LIFE = 1.0

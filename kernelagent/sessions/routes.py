@@ -8,9 +8,8 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from kernelagent.auth.tokens import SESSIONS
 from kernelagent.errors import InvalidRequest
-from kernelagent.jupyter.checkpoint import Checkpoint
-from kernelagent.jupyter.engine import Engine
-from kernelagent.jupyter.session import Session
+from kernelagent.sessions.checkpoint import Checkpoint
+from kernelagent.sessions.engine import Engine
 from kernelagent.sessions.models import (
     BranchRequest,
     CheckpointInfo,
@@ -33,6 +32,7 @@ from kernelagent.sessions.models import (
     TranscriptItem,
     VariableList,
 )
+from kernelagent.sessions.session import Session
 from kernelagent.text import utc_timestamp
 from kernelagent.web.guard import require
 from kernelagent.web.routing import ERRORS, authorized_route

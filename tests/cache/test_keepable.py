@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kernelagent.cache.service import _is_complete
+from kernelagent.execution.cache.service import _is_complete
 from kernelagent.jupyter.outputs import Truncation
 from kernelagent.outcome import Outcome
 from tests.execution.results import display, error, result, stream

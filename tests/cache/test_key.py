@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from jupyter_client.kernelspec import KernelSpec
 
-from kernelagent.cache.key import InputFile, Stopped, make_key, read_files
 from kernelagent.errors import FileNotFound, LanguageNotAvailable
+from kernelagent.execution.cache.key import InputFile, Stopped, make_key, read_files
 from kernelagent.jupyter.languages import Language
 from kernelagent.jupyter.outputs import Budget
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kernelagent.cache.store import ENTRY_OVERHEAD, Rendered, ResultStore
+from kernelagent.execution.cache.store import ENTRY_OVERHEAD, Rendered, ResultStore
 from kernelagent.execution.rendering import answer
 from tests.execution.results import display, result, stream
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from kernelagent.jupyter.execution import Result
 from kernelagent.jupyter.outputs import MimeBundle, Output, Truncation
 from kernelagent.outcome import Outcome
+from kernelagent.sessions.execution import Result
 
 
 def display(data: MimeBundle, metadata: dict[str, Any] | None = None) -> Output:

@@ -11,7 +11,6 @@ import pytest
 
 from kernelagent.errors import QueueFull
 from kernelagent.execution.messages import MessageMaker
-from kernelagent.jupyter.execution import Begun, Execution, Prompt, RunRequest, Skipped, StreamEvent
 from kernelagent.jupyter.outputs import (
     Budget,
     Clear,
@@ -21,6 +20,14 @@ from kernelagent.jupyter.outputs import (
     Output,
     Text,
     Update,
+)
+from kernelagent.sessions.execution import (
+    Begun,
+    Execution,
+    Prompt,
+    RunRequest,
+    Skipped,
+    StreamEvent,
 )
 from kernelagent.web.streaming import Message, complete, dump, refusal
 from tests.execution.results import display, result, value

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from jupyter_client.kernelspec import KernelSpec
 
-from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.languages import Language, Languages
+from kernelagent.sessions.engine import Engine
 from kernelagent.settings import Settings
 from tests.jupyter.engines import EngineFactory
 from tests.kernels.faulty.faulty_spec import write_faulty_spec

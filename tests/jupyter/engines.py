@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from kernelagent.jupyter.engine import Engine
-from kernelagent.jupyter.execution import Execution, Feed, Result, RunRequest, StreamEvent
 from kernelagent.jupyter.outputs import Budget
-from kernelagent.jupyter.session import Session
+from kernelagent.sessions.engine import Engine
+from kernelagent.sessions.execution import Execution, Feed, Result, RunRequest, StreamEvent
+from kernelagent.sessions.session import Session
 from kernelagent.settings import Settings, load_settings
 from tests.servers import SECRET
 from tests.waiting import PATIENCE

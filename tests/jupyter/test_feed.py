@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from kernelagent.jupyter.execution import Begun, Feed, Prompt, Skipped, StreamEvent
 from kernelagent.jupyter.outputs import Clear, Display, Failure, Output, Text, Update
+from kernelagent.sessions.execution import Begun, Feed, Prompt, Skipped, StreamEvent
 
 
 def shown(text: str, display_id: str | None = None) -> Display:

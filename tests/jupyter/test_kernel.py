@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from kernelagent.errors import KernelStartFailed
-from kernelagent.jupyter.engine import Engine
 from kernelagent.outcome import Outcome
 from kernelagent.processes.environment import Environment
+from kernelagent.sessions.engine import Engine
 from tests.jupyter.engines import EngineFactory, run, text_of
 from tests.jupyter.leaks import runs
 from tests.waiting import PATIENCE
@@ -123,7 +123,7 @@ async def test_user_code_can_still_import_the_debugger_that_we_leave_out(engine:
 async def test_a_kernel_ends_when_its_server_does(tmp_path: Path, runtime_dir: Path) -> None:
     code = f"""
 import asyncio
-from kernelagent.jupyter.engine import Engine
+from kernelagent.sessions.engine import Engine
 from kernelagent.settings import load_settings
 
 async def main():

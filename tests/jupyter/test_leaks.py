@@ -8,7 +8,7 @@ import threading
 import weakref
 from pathlib import Path
 
-from kernelagent.jupyter.engine import Engine
+from kernelagent.sessions.engine import Engine
 from kernelagent.settings import Settings
 from tests.jupyter.engines import EngineFactory, run, submit
 from tests.jupyter.leaks import descriptors, family, warm_threads

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from kernelagent.jupyter.cgroup import MemoryGroups
-from kernelagent.jupyter.engine import Engine
-from kernelagent.jupyter.execution import Result
-from kernelagent.jupyter.session import Session
 from kernelagent.outcome import Outcome
+from kernelagent.sessions.engine import Engine
+from kernelagent.sessions.execution import Result
+from kernelagent.sessions.session import Session
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run, text_of
 from tests.waiting import PATIENCE, until

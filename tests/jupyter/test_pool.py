@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from kernelagent.errors import KernelStartFailed, ServiceClosing, SessionLimit
-from kernelagent.jupyter.engine import Engine
+from kernelagent.sessions.engine import Engine
 from tests.jupyter.engines import EngineFactory, run
 from tests.waiting import until
 

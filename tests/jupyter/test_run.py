@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent.jupyter.execution import Feed, Prompt
 from kernelagent.jupyter.outputs import Budget, OutputCollector
-from kernelagent.jupyter.run import Run, RunLimits
 from kernelagent.outcome import Outcome
+from kernelagent.sessions.execution import Feed, Prompt
+from kernelagent.sessions.run import Run, RunLimits
 from kernelagent.workspace.spill import Spill
 from tests.jupyter.engines import EngineFactory, first_of, run, shown, submit, text_of
 from tests.waiting import PATIENCE, until

@@ -21,11 +21,11 @@ from kernelagent.errors import (
     SessionLimit,
     SessionNotFound,
 )
-from kernelagent.jupyter.engine import Engine
-from kernelagent.jupyter.execution import Begun, Feed
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.outcome import Outcome
+from kernelagent.sessions.engine import Engine
+from kernelagent.sessions.execution import Begun, Feed
 from kernelagent.settings import Settings
 from tests.jupyter.engines import EngineFactory, first_of, run, submit, text_of
 from tests.waiting import PATIENCE, until

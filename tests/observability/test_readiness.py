@@ -15,7 +15,7 @@ from fastapi import FastAPI
 import kernelagent
 from kernelagent.app import create_app
 from kernelagent.auth.tokens import Authenticator
-from kernelagent.jupyter.engine import Engine
+from kernelagent.sessions.engine import Engine
 from kernelagent.settings import Settings, load_settings
 from tests.waiting import until
 

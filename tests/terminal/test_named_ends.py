@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent.terminal import service
+from kernelagent.terminals import service
 from tests.servers import WITHOUT_KERNELS, Server, serving_in_process, start_server
 from tests.terminal.console import (
     QUIET,

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from kernelagent.terminal.scrollback import Scrollback
+from kernelagent.terminals.scrollback import Scrollback
 
 
 def test_offsets_never_change() -> None:

@@ -24,13 +24,13 @@ from kernelagent.errors import (
     KernelStartFailed,
     SessionNotFound,
 )
-from kernelagent.jupyter.engine import Engine
-from kernelagent.jupyter.execution import Feed, Prompt, Result, RunRequest
 from kernelagent.jupyter.languages import Language, Languages, kernels_directory
 from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.outputs import Budget
-from kernelagent.jupyter.session import Session
 from kernelagent.outcome import Outcome
+from kernelagent.sessions.engine import Engine
+from kernelagent.sessions.execution import Feed, Prompt, Result, RunRequest
+from kernelagent.sessions.session import Session
 from kernelagent.settings import Settings
 from tests.jupyter.engines import settings_below
 from tests.waiting import PATIENCE, until

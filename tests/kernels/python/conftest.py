@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent.jupyter.engine import Engine
+from kernelagent.sessions.engine import Engine
 from kernelagent.settings import Settings
 from tests.kernels.python.forking import FORKED, engine_of
 from tests.kernels.python.protocol import VARIANTS, Client, Host, Variant, connected, hosting

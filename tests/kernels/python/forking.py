@@ -11,10 +11,10 @@ from typing import Any
 
 import psutil
 
-from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.kernel import Kernel
-from kernelagent.jupyter.session import Session
 from kernelagent.outcome import Outcome
+from kernelagent.sessions.engine import Engine
+from kernelagent.sessions.session import Session
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run, text_of
 from tests.waiting import until

@@ -23,8 +23,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.session import Session
 
-from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.kernel import Kernel
+from kernelagent.sessions.engine import Engine
 from tests.jupyter.engines import settings_below
 from tests.waiting import PATIENCE, wait_until
 

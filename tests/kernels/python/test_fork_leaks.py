@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.forking import ChannelLost
 from kernelagent.jupyter.languages import Languages
 from kernelagent.jupyter.launcher import Launcher
 from kernelagent.processes.environment import Environment
+from kernelagent.sessions.engine import Engine
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run
 from tests.jupyter.leaks import descriptors, family, processes_in, warm_threads

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kernelagent.jupyter.engine import Engine
+from kernelagent.sessions.engine import Engine
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run, text_of
 from tests.kernels.python.forking import (

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.forking import ForkChannel
 from kernelagent.outcome import Outcome
+from kernelagent.sessions.engine import Engine
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run, text_of
 from tests.jupyter.leaks import processes_in, runs
@@ -38,7 +38,7 @@ SERVICE = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from kernelagent.jupyter.cgroup import MemoryGroups
-from kernelagent.jupyter.engine import Engine
+from kernelagent.sessions.engine import Engine
 from kernelagent.settings import load_settings
 from tests.jupyter.engines import run, submit
 from tests.waiting import until

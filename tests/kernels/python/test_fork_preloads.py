@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from kernelagent.app import create_app
-from kernelagent.jupyter.engine import Engine
 from kernelagent.jupyter.forkserver import ForkServer, ForkServerSpec
 from kernelagent.jupyter.languages import Languages
 from kernelagent.processes.process import ChildProcess
+from kernelagent.sessions.engine import Engine
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run, text_of
 from tests.jupyter.leaks import processes_in

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from kernelagent.jupyter.engine import Engine
+from kernelagent.sessions.engine import Engine
 from tests.jupyter.engines import run, text_of
 from tests.kernels.python.forking import (
     children,

@@ -9,8 +9,8 @@ import tempfile
 
 import pytest
 
-from kernelagent.jupyter.engine import Engine
 from kernelagent.outcome import Outcome
+from kernelagent.sessions.engine import Engine
 from tests.jupyter.engines import run, submit, text_of
 from tests.jupyter.leaks import runs
 from tests.kernels.python.forking import kernel_of, session_of

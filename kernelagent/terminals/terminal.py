@@ -14,8 +14,8 @@ from pathlib import Path
 
 from kernelagent.errors import InvalidRequest, TerminalInputFull, TerminalStartFailed
 from kernelagent.processes.process import PLAIN, ChildProcess, ExitStatus, Starter, describe_refusal
-from kernelagent.terminal.pty import Pty
-from kernelagent.terminal.scrollback import Scrollback
+from kernelagent.terminals.pty import Pty
+from kernelagent.terminals.scrollback import Scrollback
 
 # Read in one turn; then the others have theirs.
 _TURN = 64 * 1024

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
-from kernelagent.cache.key import InputFile, Stopped, make_key, read_files
-from kernelagent.cache.store import Rendered, ResultStore
 from kernelagent.errors import FileNotFound, InvalidRequest, QueueTimeout, ServiceClosing
+from kernelagent.execution.cache.key import InputFile, Stopped, make_key, read_files
+from kernelagent.execution.cache.store import Rendered, ResultStore
 from kernelagent.execution.flight import Disconnected, Flights, ends_first
 from kernelagent.execution.models import ExecuteRequest
 from kernelagent.execution.service import ExecutionService
-from kernelagent.jupyter.execution import Result
+from kernelagent.sessions.execution import Result
 
 Files = dict[str, InputFile]
 

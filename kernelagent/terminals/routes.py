@@ -8,16 +8,16 @@ from fastapi import APIRouter, Depends, Query, Request, WebSocket
 
 from kernelagent.auth.tokens import TERMINAL
 from kernelagent.errors import InvalidRequest
-from kernelagent.terminal.models import (
+from kernelagent.terminals.models import (
     LARGEST_SIZE,
     CreateTerminal,
     TerminalDeleted,
     TerminalInfo,
     TerminalList,
 )
-from kernelagent.terminal.service import TerminalService
-from kernelagent.terminal.socket import TerminalSocket
-from kernelagent.terminal.terminal import Terminal
+from kernelagent.terminals.service import TerminalService
+from kernelagent.terminals.socket import TerminalSocket
+from kernelagent.terminals.terminal import Terminal
 from kernelagent.text import utc_timestamp
 from kernelagent.web.guard import require
 from kernelagent.web.routing import ERRORS, authorized_route

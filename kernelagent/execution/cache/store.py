@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kernelagent.execution.rendering import answer
-from kernelagent.jupyter.execution import Result
+from kernelagent.sessions.execution import Result
 from kernelagent.web.json import dump_json
 
 # What an entry takes beside its bytes: objects, places in the tables.

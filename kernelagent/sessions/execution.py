@@ -25,8 +25,8 @@ from kernelagent.jupyter.outputs import (
     Update,
     bundle_size,
 )
-from kernelagent.jupyter.run import Run
 from kernelagent.outcome import Outcome
+from kernelagent.sessions.run import Run
 
 # Room in a feed for what must reach its reader.
 _RESERVE = 2**20

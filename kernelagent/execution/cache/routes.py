@@ -8,8 +8,13 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 
 from kernelagent.auth.tokens import EXECUTE
-from kernelagent.cache.models import CacheFacts, CacheOverview, CacheStatistics, ClearAnswer
-from kernelagent.cache.service import CachedRuns
+from kernelagent.execution.cache.models import (
+    CacheFacts,
+    CacheOverview,
+    CacheStatistics,
+    ClearAnswer,
+)
+from kernelagent.execution.cache.service import CachedRuns
 from kernelagent.observability.routes import root_facts
 from kernelagent.text import utc_timestamp
 from kernelagent.web.guard import require

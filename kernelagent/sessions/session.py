@@ -22,16 +22,16 @@ from kernelagent.errors import (
     SessionBusy,
     SessionClosed,
 )
-from kernelagent.jupyter.execution import Begun, Execution, Feed, Prompt, Result, RunRequest
 from kernelagent.jupyter.kernel import Kernel
-from kernelagent.jupyter.lease import Lease, SessionFacts
 from kernelagent.jupyter.outputs import OutputCollector
 from kernelagent.jupyter.pool import Pool
-from kernelagent.jupyter.run import Ending, Run, RunLimits
-from kernelagent.jupyter.turn import Turn
 from kernelagent.observers import Observers, RunEnded, RunRefused, belong_to
 from kernelagent.outcome import Outcome
 from kernelagent.processes.environment import Environment
+from kernelagent.sessions.execution import Begun, Execution, Feed, Prompt, Result, RunRequest
+from kernelagent.sessions.lease import Lease, SessionFacts
+from kernelagent.sessions.run import Ending, Run, RunLimits
+from kernelagent.sessions.turn import Turn
 from kernelagent.workspace.spill import Spill
 
 log = logging.getLogger(__name__)

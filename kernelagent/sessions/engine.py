@@ -24,18 +24,18 @@ from kernelagent.errors import (
     SessionNotFound,
 )
 from kernelagent.isolation.confinement import Confinement
-from kernelagent.jupyter.checkpoint import Checkpoint, Checkpoints
 from kernelagent.jupyter.forking import ForkSource
 from kernelagent.jupyter.kernel import Kernel
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.launcher import Launcher, Parked
-from kernelagent.jupyter.lease import SessionFacts
 from kernelagent.jupyter.pool import Pool
 from kernelagent.jupyter.provisioner import ForkProvisioner
-from kernelagent.jupyter.session import Session, SessionPolicy
 from kernelagent.observers import Observers
 from kernelagent.processes.environment import Environment
 from kernelagent.processes.process import SERVER, raise_descriptor_limit
+from kernelagent.sessions.checkpoint import Checkpoint, Checkpoints
+from kernelagent.sessions.lease import SessionFacts
+from kernelagent.sessions.session import Session, SessionPolicy
 from kernelagent.settings import Settings
 from kernelagent.workspace.paths import real_path
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kernelagent.errors import ApiError, InvalidJson
-from kernelagent.terminal.models import CLIENT_MESSAGE, SIGNALS, Input, Resize
-from kernelagent.terminal.terminal import Terminal, View
+from kernelagent.terminals.models import CLIENT_MESSAGE, SIGNALS, Input, Resize
+from kernelagent.terminals.terminal import Terminal, View
 from kernelagent.text import incomplete
 from kernelagent.web.errors import validation_error
 from kernelagent.web.streaming import Message, dump, refusal

@@ -19,9 +19,9 @@ from kernelagent.errors import (
     TerminalNotFound,
     TerminalStartFailed,
 )
-from kernelagent.jupyter.engine import Engine
-from kernelagent.terminal.models import CreateTerminal
-from kernelagent.terminal.terminal import Terminal, TerminalSpec
+from kernelagent.sessions.engine import Engine
+from kernelagent.terminals.models import CreateTerminal
+from kernelagent.terminals.terminal import Terminal, TerminalSpec
 
 # A client that takes nothing for so long no longer holds a named terminal's program up.
 _PATIENCE = 2.0
