@@ -9,24 +9,21 @@ import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request
-from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from kernelagent import __version__
 from kernelagent.errors import NotReady
 from kernelagent.jobs.service import JobService
 from kernelagent.observability.models import Health, Info, Ping, Root, System
 from kernelagent.observability.service import ObservabilityService
 from kernelagent.sessions.engine import Engine
 from kernelagent.text import utc_timestamp
+from kernelagent.web.about import endpoints, identity, root_facts
 from kernelagent.web.guard import PUBLIC
 from kernelagent.web.json import json_response
 from kernelagent.web.routing import ErrorResponse
 
 router = APIRouter(tags=["observability"], dependencies=[Depends(PUBLIC)])
-
-AGENT = "kernelagent"
 
 
 class Clock:
@@ -64,31 +61,10 @@ def features(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _identity(request: Request) -> dict[str, Any]:
-    sandbox_id = request.app.state.settings.sandbox_id
-    return {
-        "agent": AGENT,
-        "version": __version__,
-        "agent_version": __version__,
-        "vm_id": sandbox_id,
-        "timestamp": utc_timestamp(),
-    }
-
-
 @router.get("/", response_model=Root)
 async def root(request: Request) -> Response:
     """Who answers here, and at which routes."""
     return json_response(root_facts(request))
-
-
-def root_facts(request: Request) -> dict[str, Any]:
-    """The fields of the service's root object."""
-    return {
-        **_identity(request),
-        "status": "running",
-        "message": "kernelagent runs code in warm Jupyter kernels; see /docs",
-        "endpoints": _endpoints(request.app),
-    }
 
 
 @router.get("/ping", response_model=Ping)
@@ -129,7 +105,7 @@ def _health(request: Request, engine: Engine) -> dict[str, Any]:
         # Published clients poll on at any other word.
         "status": "healthy",
         "message": "the service is running",
-        **_identity(request),
+        **identity(request),
         "go_version": "",
         "uptime": _hours(clock.uptime),
         "uptime_seconds": round(clock.uptime, 3),
@@ -173,7 +149,7 @@ def _info(request: Request) -> dict[str, Any]:
     settings = request.app.state.settings
     address = request.scope.get("server") or (settings.host, settings.port)
     return {
-        **_identity(request),
+        **identity(request),
         "os": platform.system().lower(),
         "arch": platform.machine(),
         "platform": platform.platform(),
@@ -218,21 +194,9 @@ def _info(request: Request) -> dict[str, Any]:
             "job_log_bytes": settings.job_log_bytes,
         },
         "isolation": engine.confinement.facts,
-        "endpoints": _endpoints(request.app),
+        "endpoints": endpoints(request.app),
         "features": features(engine),
     }
-
-
-def _endpoints(app: FastAPI) -> dict[str, str]:
-    """Name of each route: method and path."""
-    found: dict[str, str] = {}
-    for context in iter_route_contexts(app.routes):
-        route = context.original_route
-        if isinstance(route, APIRoute):
-            found[route.name] = f"{'|'.join(sorted(route.methods or ()))} {context.path}"
-        elif isinstance(route, APIWebSocketRoute):
-            found[route.name] = f"WEBSOCKET {context.path}"
-    return found
 
 
 def _hours(seconds: float) -> str:

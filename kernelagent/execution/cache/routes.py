@@ -15,8 +15,8 @@ from kernelagent.execution.cache.models import (
     ClearAnswer,
 )
 from kernelagent.execution.cache.service import CachedRuns
-from kernelagent.observability.routes import root_facts
 from kernelagent.text import utc_timestamp
+from kernelagent.web.about import root_facts
 from kernelagent.web.guard import require
 from kernelagent.web.routing import ErrorResponse
 
