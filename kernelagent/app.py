@@ -23,8 +23,6 @@ from kernelagent.execution.service import ExecutionService
 from kernelagent.files.routes import body_limits
 from kernelagent.files.routes import router as files_router
 from kernelagent.files.service import FileService
-from kernelagent.files.watch_routes import router as watch_router
-from kernelagent.files.watching import WatchService
 from kernelagent.jobs.archive import JobArchive
 from kernelagent.jobs.routes import code_router, command_router
 from kernelagent.jobs.routes import router as jobs_router
@@ -41,6 +39,8 @@ from kernelagent.sessions.routes import router as sessions_router
 from kernelagent.settings import Settings, load_settings
 from kernelagent.terminals.routes import router as terminal_router
 from kernelagent.terminals.service import TerminalService
+from kernelagent.watch.routes import router as watch_router
+from kernelagent.watch.service import WatchService
 from kernelagent.web.errors import install_error_handlers
 from kernelagent.web.middleware import RequestContext
 from kernelagent.webhooks.outbox import Outbox

@@ -14,10 +14,11 @@ import orjson
 from starlette.responses import Response
 
 from kernelagent.errors import RangeNotSatisfiable
-from kernelagent.files import bulk, names
-from kernelagent.files.facts import etag
+from kernelagent.files import bulk
+from kernelagent.files.fs import names
+from kernelagent.files.fs.facts import etag
+from kernelagent.files.fs.threads import FileThreads
 from kernelagent.files.service import OpenFile
-from kernelagent.files.threads import FileThreads
 from kernelagent.text import utc_timestamp
 from kernelagent.web.errors import error_response
 from kernelagent.web.streaming import while_connected
@@ -165,7 +166,7 @@ def archive_answer(
     threads: FileThreads, pieces: Iterator[bytes], directory: OpenFile, kind: str, name: str
 ) -> Response:
     """An archive of a directory, as it is made."""
-    from kernelagent.files.archives import MEDIA_TYPES
+    from kernelagent.files.archives.writing import MEDIA_TYPES
 
     return PiecewiseResponse(
         threads,

@@ -15,11 +15,12 @@ from starlette.responses import Response
 
 from kernelagent.auth.tokens import FILES
 from kernelagent.errors import InvalidJson, InvalidRequest, MissingParameter
-from kernelagent.files import bulk, names
+from kernelagent.files import bulk
 from kernelagent.files.answers import archive_answer, download_answer, read_answer
-from kernelagent.files.archives import MEDIA_TYPES, archive
+from kernelagent.files.archives.writing import MEDIA_TYPES, archive
 from kernelagent.files.body import Body
-from kernelagent.files.facts import etag
+from kernelagent.files.fs import names
+from kernelagent.files.fs.facts import etag
 from kernelagent.files.models import (
     ChangeResponse,
     ExistsResponse,
@@ -34,7 +35,7 @@ from kernelagent.files.models import (
     WriteRequest,
     read_mode,
 )
-from kernelagent.files.searching import TextSearch
+from kernelagent.files.search.search import TextSearch
 from kernelagent.files.service import DIRECTORY_MODE, FileService
 from kernelagent.files.uploads import Form, Unpacking
 from kernelagent.text import utc_timestamp

@@ -11,17 +11,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kernelagent.errors import DirectoryNotFound, InvalidPath, PathNotAllowed
-from kernelagent.files import names
-from kernelagent.files.draft import Draft, Sweeper, sync
-from kernelagent.files.facts import describe, kind
-from kernelagent.files.failures import failure, translated
-from kernelagent.files.globs import Glob
-from kernelagent.files.paths import Identity, Place, Roots, make_directory, quoted, told
-from kernelagent.files.searching import TextSearch
-from kernelagent.files.staging import ArchiveLimits
-from kernelagent.files.threads import FileThreads
-from kernelagent.files.transfer import copy_entry, move_entry
-from kernelagent.files.tree import Entry, Omissions, remove_tree, walk
+from kernelagent.files.archives.staging import ArchiveLimits
+from kernelagent.files.fs import names
+from kernelagent.files.fs.draft import Draft, Sweeper, sync
+from kernelagent.files.fs.facts import describe, kind
+from kernelagent.files.fs.failures import failure, translated
+from kernelagent.files.fs.paths import Identity, Place, Roots, make_directory, quoted, told
+from kernelagent.files.fs.threads import FileThreads
+from kernelagent.files.fs.transfer import copy_entry, move_entry
+from kernelagent.files.fs.tree import Entry, Omissions, remove_tree, walk
+from kernelagent.files.search.globs import Glob
+from kernelagent.files.search.search import TextSearch
 
 if TYPE_CHECKING:
     from kernelagent.settings import Settings

@@ -13,14 +13,14 @@ from typing import TypeVar
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from kernelagent.errors import BodyTooLarge, InvalidRequest, MissingParameter
-from kernelagent.files import names
+from kernelagent.files.archives.staging import Staging
+from kernelagent.files.archives.tar import Reader, read_gzip, read_tar
+from kernelagent.files.archives.zips import read_zip
 from kernelagent.files.body import Body
-from kernelagent.files.draft import Draft, temporary_name
-from kernelagent.files.paths import Place
+from kernelagent.files.fs import names
+from kernelagent.files.fs.draft import Draft, temporary_name
+from kernelagent.files.fs.paths import Place
 from kernelagent.files.service import DIRECTORY_MODE, FileService
-from kernelagent.files.staging import Staging
-from kernelagent.files.tar import Reader, read_gzip, read_tar
-from kernelagent.files.zips import read_zip
 
 # How much is written at a time.
 _PIECE = 1024 * 1024

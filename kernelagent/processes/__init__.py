@@ -1,0 +1,1 @@
+"""Processes: started, streamed, ended, measured."""

@@ -1,0 +1,1 @@
+"""How HTTP and WebSockets are spoken."""

@@ -1,0 +1,1 @@
+"""The workspace and what the service keeps in it."""

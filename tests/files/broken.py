@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from kernelagent.errors import InvalidRequest
-from kernelagent.files import bulk, names
-from kernelagent.files.patterns import read_pattern
+from kernelagent.files import bulk
+from kernelagent.files.fs import names
+from kernelagent.files.search.patterns import read_pattern
 from tests.files.archives import LINK, tar, zipped
 
 

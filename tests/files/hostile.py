@@ -18,7 +18,7 @@ from fastapi import FastAPI
 
 from kernelagent.app import create_app
 from kernelagent.auth.tokens import Authenticator
-from kernelagent.files import kernel
+from kernelagent.files.fs import syscalls
 from kernelagent.settings import load_settings
 from tests.servers import SECRET
 
@@ -71,7 +71,7 @@ def application(root: Path, runtime_dir: Path, way: str) -> Iterator[FastAPI]:
     )
     with pytest.MonkeyPatch.context() as patch:
         if way == "walk":
-            patch.setattr(kernel, "can_openat2", lambda: False)
+            patch.setattr(syscalls, "can_openat2", lambda: False)
         yield create_app(settings)
 
 

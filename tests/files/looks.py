@@ -10,10 +10,10 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kernelagent.files.watch_changes import Change
-from kernelagent.files.watch_nodes import Budget
-from kernelagent.files.watch_notifier import Hint, Hints, Notifier
-from kernelagent.files.watch_tree import Tree
+from kernelagent.watch.changes import Change
+from kernelagent.watch.nodes import Budget
+from kernelagent.watch.notifier import Hint, Hints, Notifier
+from kernelagent.watch.tree import Tree
 from tests.files.replays import Client, Facts, play, there
 
 _PATIENCE = 0.1

@@ -9,7 +9,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from kernelagent.files.watch_changes import Change, Event
+from kernelagent.watch.changes import Change, Event
 
 # Inode, time of the content.
 Content = tuple[int, int]

@@ -18,10 +18,10 @@ import pytest
 
 from kernelagent.errors import FileLimit
 from kernelagent.files.answers import archive_answer
-from kernelagent.files.archives import archive
-from kernelagent.files.paths import Roots
+from kernelagent.files.archives.staging import ArchiveLimits
+from kernelagent.files.archives.writing import archive
+from kernelagent.files.fs.paths import Roots
 from kernelagent.files.service import FileService
-from kernelagent.files.staging import ArchiveLimits
 from tests.files.archives import (
     KINDS,
     facts,

@@ -173,7 +173,7 @@ async def test_only_one_of_many_makes_a_file(files: Files) -> None:
 
 async def test_more_than_the_settings_allow_is_refused(files: Files) -> None:
     from kernelagent.errors import FileLimit
-    from kernelagent.files.threads import FileThreads
+    from kernelagent.files.fs.threads import FileThreads
 
     threads = FileThreads(None, 1)
     with threads.operation(), pytest.raises(FileLimit), threads.operation():

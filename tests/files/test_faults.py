@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 
 from kernelagent.errors import ApiError, PermissionDenied
-from kernelagent.files import draft as drafts
-from kernelagent.files.draft import Draft, Sweeper
-from kernelagent.files.paths import TEMPORARY_PREFIX, Roots
+from kernelagent.files.archives.staging import ArchiveLimits, Staging
+from kernelagent.files.fs import draft as drafts
+from kernelagent.files.fs.draft import Draft, Sweeper
+from kernelagent.files.fs.paths import TEMPORARY_PREFIX, Roots
 from kernelagent.files.service import FileService
-from kernelagent.files.staging import ArchiveLimits, Staging
 from tests.files.conftest import Files, files_of, files_server
 from tests.runs import client_of
 from tests.servers import WITHOUT_KERNELS, Server, serving_in_process, start_server

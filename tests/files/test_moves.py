@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from kernelagent.errors import PathNotAllowed
-from kernelagent.files.paths import Roots
+from kernelagent.files.archives.staging import ArchiveLimits
+from kernelagent.files.fs.paths import Roots
 from kernelagent.files.service import FileService
-from kernelagent.files.staging import ArchiveLimits
 from tests.files.conftest import Files
 
 

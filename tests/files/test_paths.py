@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from kernelagent.errors import ApiError, InvalidPath, PathNotAllowed
-from kernelagent.files import kernel
-from kernelagent.files.paths import Roots
+from kernelagent.files.fs import syscalls
+from kernelagent.files.fs.paths import Roots
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def read(roots: Roots, path: str) -> str:
 
 
 def test_this_system_has_its_own_check() -> None:
-    assert kernel.can_openat2()
+    assert syscalls.can_openat2()
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_closed_directory_stays_closed_under_another_name(roots: Roots, worksp
 
 
 def test_what_holds_a_protected_directory(roots: Roots, workspace: Path, tmp_path: Path) -> None:
-    from kernelagent.files.paths import Identity
+    from kernelagent.files.fs.paths import Identity
 
     for path, holds in ((workspace, True), (tmp_path, True), (workspace / "a", False)):
         assert roots.holds_protected(Identity.of(path.stat())) is holds

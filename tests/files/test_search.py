@@ -12,8 +12,8 @@ import pytest
 
 from kernelagent.errors import InvalidRequest
 from kernelagent.files import bulk
-from kernelagent.files.globs import Glob
-from kernelagent.files.searching import LONGEST_LINE, TIME_LIMIT
+from kernelagent.files.search.globs import Glob
+from kernelagent.files.search.search import LONGEST_LINE, TIME_LIMIT
 from tests.files.broken import check_hints, check_json, check_names
 from tests.files.conftest import Files
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from kernelagent.errors import ArchiveRefused
-from kernelagent.files import staging as stagings
-from kernelagent.files.paths import Place
-from kernelagent.files.staging import ArchiveLimits, Staging
+from kernelagent.files.archives import staging as stagings
+from kernelagent.files.archives.staging import ArchiveLimits, Staging
+from kernelagent.files.fs.paths import Place
 from tests.files.archives import (
     HARD,
     LINK,

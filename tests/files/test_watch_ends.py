@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from kernelagent.errors import ServiceClosing
-from kernelagent.files.paths import Roots
-from kernelagent.files.watching import WatchService
+from kernelagent.files.fs.paths import Roots
 from kernelagent.settings import Settings
+from kernelagent.watch.service import WatchService
 from tests.files.watchers import events, leftovers, socket_to, until_on, watched, watches
 from tests.servers import WITHOUT_KERNELS, Server, start_server
 from tests.waiting import until

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent.files.watch_changes import Change, Event
+from kernelagent.watch.changes import Change, Event
 from tests.files.replays import Client, Facts, play, there
 from tests.files.watchers import EventWatcher, events, reading, watched, watches
 from tests.jobs.jobs import refused

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent.files.paths import TEMPORARY_PREFIX
-from kernelagent.files.watch_notifier import Hint, Hints
+from kernelagent.files.fs.paths import TEMPORARY_PREFIX
+from kernelagent.watch.notifier import Hint, Hints
 from tests.files.looks import follow, replay, unwatched
 from tests.files.replays import Client, there, told
 
@@ -168,7 +168,7 @@ def during_scans(
         meanwhile(names, True)
         yield found
 
-    monkeypatch.setattr("kernelagent.files.watch_tree.os.scandir", listed)
+    monkeypatch.setattr("kernelagent.watch.tree.os.scandir", listed)
 
 
 def test_a_directory_that_is_away_for_a_moment(

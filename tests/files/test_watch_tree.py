@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent.files.watch_nodes import Budget
-from kernelagent.files.watch_notifier import Notifier
-from kernelagent.files.watch_tree import RootGone
+from kernelagent.watch.nodes import Budget
+from kernelagent.watch.notifier import Notifier
+from kernelagent.watch.tree import RootGone
 from tests.files.looks import follow, update, watched
 from tests.files.replays import told
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
-from kernelagent.files import names
+from kernelagent.files.fs import names
 from tests.runs import client_of
 from tests.servers import Server, Service
 from tests.waiting import until

@@ -1,0 +1,1 @@
+"""Results of isolated runs, kept for equal ones."""

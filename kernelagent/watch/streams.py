@@ -12,10 +12,10 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kernelagent.errors import ApiError, InvalidJson, InvalidRequest, ServiceClosing
-from kernelagent.files import names
-from kernelagent.files.watch_changes import Ending, Event, Overflow
-from kernelagent.files.watching import Message, Watch, WatchService
+from kernelagent.files.fs import names
 from kernelagent.text import utc_timestamp
+from kernelagent.watch.changes import Ending, Event, Overflow
+from kernelagent.watch.service import Message, Watch, WatchService
 from kernelagent.web.streaming import StreamResponse, dump, refusal
 
 # Changes that are sent in one piece.

@@ -11,8 +11,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 
-from kernelagent.files import names
-from kernelagent.files.tree import Entry, Omissions, walk
+from kernelagent.files.fs import names
+from kernelagent.files.fs.tree import Entry, Omissions, walk
 
 # What could not be read is told in here, the last entry of an archive.
 LEFT_OUT = "KERNELAGENT-LEFT-OUT.txt"

@@ -10,9 +10,9 @@ import secrets
 import stat
 from collections import OrderedDict
 
-from kernelagent.files import kernel
-from kernelagent.files.paths import TEMPORARY_PREFIX, Identity
-from kernelagent.files.tree import remove_tree
+from kernelagent.files.fs import syscalls
+from kernelagent.files.fs.paths import TEMPORARY_PREFIX, Identity
+from kernelagent.files.fs.tree import remove_tree
 
 _PIECE = 1024 * 1024
 _SWEPT = 4096
@@ -114,7 +114,9 @@ class Draft:
         if overwrite:
             os.rename(self._name, name, src_dir_fd=self._directory, dst_dir_fd=directory)
         else:
-            kernel.rename_new(self._name, name, directory=self._directory, new_directory=directory)
+            syscalls.rename_new(
+                self._name, name, directory=self._directory, new_directory=directory
+            )
         self._name = None
 
     def _link(self, directory: int, name: str) -> None:

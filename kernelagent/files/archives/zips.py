@@ -12,7 +12,7 @@ import zipfile
 import zlib
 
 from kernelagent.errors import ArchiveRefused
-from kernelagent.files.staging import ArchiveLimits, Staging
+from kernelagent.files.archives.staging import ArchiveLimits, Staging
 
 _PIECE = 1024 * 1024
 _END = struct.Struct("<4s4H2LH")

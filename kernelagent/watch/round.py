@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from kernelagent.files.watch_changes import Change, Event
-from kernelagent.files.watch_nodes import Identity, Node, paced
-from kernelagent.files.watch_order import Order, Place
+from kernelagent.watch.changes import Change, Event
+from kernelagent.watch.nodes import Identity, Node, paced
+from kernelagent.watch.order import Order, Place
 
 
 @dataclass(slots=True)

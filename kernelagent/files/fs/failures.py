@@ -16,8 +16,8 @@ from kernelagent.errors import (
     InvalidPath,
     PermissionDenied,
 )
-from kernelagent.files import names
-from kernelagent.files.paths import quoted, told
+from kernelagent.files.fs import names
+from kernelagent.files.fs.paths import quoted, told
 
 # Published clients take the words "not found" for a missing file and more: none is in here.
 _KINDS: dict[int, tuple[type[ApiError], str]] = {

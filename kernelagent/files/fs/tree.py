@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from kernelagent.files.paths import TEMPORARY_PREFIX, Identity
+from kernelagent.files.fs.paths import TEMPORARY_PREFIX, Identity
 
 # Each level holds a descriptor.
 DEEPEST = 200

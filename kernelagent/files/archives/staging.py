@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from kernelagent.errors import ArchiveRefused, FileAlreadyExists
-from kernelagent.files import kernel, names
-from kernelagent.files.draft import sync, temporary_name
-from kernelagent.files.paths import Place, make_directory, not_allowed, told
-from kernelagent.files.tree import DEEPEST as DEEPEST_COPY
-from kernelagent.files.tree import remove_tree
+from kernelagent.files.fs import names, syscalls
+from kernelagent.files.fs.draft import sync, temporary_name
+from kernelagent.files.fs.paths import Place, make_directory, not_allowed, told
+from kernelagent.files.fs.tree import DEEPEST as DEEPEST_COPY
+from kernelagent.files.fs.tree import remove_tree
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -187,7 +187,7 @@ class Staging:
                 os.close(opened)
         if self._destination is None:
             os.fchmod(self._root, mode | _OWNER)
-            kernel.rename_new(
+            syscalls.rename_new(
                 self._name,
                 self._place_name,
                 directory=self.parent,

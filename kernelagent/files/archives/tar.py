@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Generator
 
 from kernelagent.errors import ArchiveRefused
-from kernelagent.files.staging import RATIO_FROM, Staging
+from kernelagent.files.archives.staging import RATIO_FROM, Staging
 
 _BLOCK = 512
 # Longer names than a path may have, and the attributes of files.

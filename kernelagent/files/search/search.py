@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kernelagent.files import names
-from kernelagent.files.globs import Glob
-from kernelagent.files.patterns import read_pattern
-from kernelagent.files.tree import Entry, Omissions, walk
+from kernelagent.files.fs import names
+from kernelagent.files.fs.tree import Entry, Omissions, walk
+from kernelagent.files.search.globs import Glob
+from kernelagent.files.search.patterns import read_pattern
 
 # Seconds that a search may take; then it answers with what it has.
 TIME_LIMIT = 20.0

@@ -7,7 +7,7 @@ import stat
 from datetime import UTC, datetime
 from typing import Any
 
-from kernelagent.files import names
+from kernelagent.files.fs import names
 from kernelagent.text import utc_timestamp
 
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)

@@ -13,11 +13,11 @@ from kernelagent.errors import (
     FileOperationFailed,
     InvalidPath,
 )
-from kernelagent.files import kernel, names
-from kernelagent.files.draft import Draft, sync, temporary_name
-from kernelagent.files.paths import Identity, Place, ancestors, quoted, told
-from kernelagent.files.staging import Staging
-from kernelagent.files.tree import DEEPEST, Omissions, remove_tree, walk
+from kernelagent.files.archives.staging import Staging
+from kernelagent.files.fs import names, syscalls
+from kernelagent.files.fs.draft import Draft, sync, temporary_name
+from kernelagent.files.fs.paths import Identity, Place, ancestors, quoted, told
+from kernelagent.files.fs.tree import DEEPEST, Omissions, remove_tree, walk
 
 Check = Callable[[os.stat_result], bool]
 
@@ -47,7 +47,7 @@ def move_entry(
                 dst_dir_fd=target.directory,
             )
         else:
-            kernel.rename_new(
+            syscalls.rename_new(
                 source.name,
                 target.name,
                 directory=source.directory,

@@ -12,11 +12,11 @@ import os
 import stat
 import threading
 
-from kernelagent.files.paths import TEMPORARY_PREFIX
-from kernelagent.files.watch_changes import Change
-from kernelagent.files.watch_nodes import Budget, Identity, Node, join, paced, stamp_of
-from kernelagent.files.watch_notifier import Hint, Hints, Notifier, is_text
-from kernelagent.files.watch_round import Appeared, Round, Vanished
+from kernelagent.files.fs.paths import TEMPORARY_PREFIX
+from kernelagent.watch.changes import Change
+from kernelagent.watch.nodes import Budget, Identity, Node, join, paced, stamp_of
+from kernelagent.watch.notifier import Hint, Hints, Notifier, is_text
+from kernelagent.watch.round import Appeared, Round, Vanished
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # From so many hinted names on, and half of the directory, it is read as a whole.

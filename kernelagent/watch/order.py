@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
-from kernelagent.files.watch_changes import Change, Event
-from kernelagent.files.watch_nodes import paced
+from kernelagent.watch.changes import Change, Event
+from kernelagent.watch.nodes import paced
 
 # A rename for which more than so many steps would have to be looked at is not told as one.
 _MOST = 200

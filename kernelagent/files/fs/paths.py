@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from kernelagent.errors import InvalidPath, PathNotAllowed
-from kernelagent.files import kernel, names
+from kernelagent.files.fs import names, syscalls
 from kernelagent.workspace.paths import real_path
 
 # Names of what is not finished yet, or was left by a crash; no client's business.
@@ -112,7 +112,7 @@ class Roots:
         beneath: bool = True,
     ) -> None:
         self.workspace = str(workspace)
-        self._beneath = beneath and kernel.can_openat2()
+        self._beneath = beneath and syscalls.can_openat2()
         self._closed_paths = [Path(os.path.realpath(path)) for path in closed]
         self._closed: set[Identity] = set()
         names: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -200,7 +200,7 @@ class Roots:
         try:
             if make_mode is not None:
                 Path(name).mkdir(make_mode, parents=True, exist_ok=True)
-            return kernel.open_without_links(name, os.O_PATH | os.O_DIRECTORY)
+            return syscalls.open_without_links(name, os.O_PATH | os.O_DIRECTORY)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise not_allowed(path) from None
@@ -219,7 +219,7 @@ class Roots:
             return None
         try:
             below = "/".join(names[len(root) : -1]) or "."
-            directory = kernel.open_beneath(above, below, os.O_PATH | os.O_DIRECTORY)
+            directory = syscalls.open_beneath(above, below, os.O_PATH | os.O_DIRECTORY)
         except OSError:
             return None  # the walk finds out why
         finally:

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Depends, Header, Query, Request, WebSocket
 from starlette.responses import Response
 
 from kernelagent.auth.tokens import FILES
-from kernelagent.files import names
-from kernelagent.files.watch_models import WatchInfo, WatchList
-from kernelagent.files.watch_streams import StreamedWatch, WatchSocket
-from kernelagent.files.watching import WatchService
+from kernelagent.files.fs import names
 from kernelagent.text import utc_timestamp
+from kernelagent.watch.models import WatchInfo, WatchList
+from kernelagent.watch.service import WatchService
+from kernelagent.watch.streams import StreamedWatch, WatchSocket
 from kernelagent.web.guard import require
 from kernelagent.web.json import json_response
 from kernelagent.web.routing import ERRORS, authorized_route

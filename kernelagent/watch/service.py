@@ -23,15 +23,15 @@ from kernelagent.errors import (
     ServiceClosing,
     WatchLimit,
 )
-from kernelagent.files import names
-from kernelagent.files.paths import Roots, quoted, told
-from kernelagent.files.threads import act_as
-from kernelagent.files.watch_changes import Change, ChangeFeed, Ending, Event, Overflow
-from kernelagent.files.watch_nodes import Budget
-from kernelagent.files.watch_notifier import TICK
-from kernelagent.files.watch_tree import RootGone, Stopped, Tree
+from kernelagent.files.fs import names
+from kernelagent.files.fs.paths import Roots, quoted, told
+from kernelagent.files.fs.threads import act_as
 from kernelagent.settings import Settings
 from kernelagent.text import utc_timestamp
+from kernelagent.watch.changes import Change, ChangeFeed, Ending, Event, Overflow
+from kernelagent.watch.nodes import Budget
+from kernelagent.watch.notifier import TICK
+from kernelagent.watch.tree import RootGone, Stopped, Tree
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Directories as tar and zip, both ways."""

@@ -1,0 +1,1 @@
+"""Names and lines that match."""
