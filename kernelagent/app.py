@@ -28,8 +28,8 @@ from kernelagent.jobs.routes import code_router, command_router
 from kernelagent.jobs.routes import router as jobs_router
 from kernelagent.jobs.service import JobService
 from kernelagent.jupyter.languages import Languages
-from kernelagent.observability.metrics import router as metrics_router
-from kernelagent.observability.processes import router as processes_router
+from kernelagent.observability.metrics_routes import router as metrics_router
+from kernelagent.observability.processes_routes import router as processes_router
 from kernelagent.observability.routes import Clock
 from kernelagent.observability.routes import router as observability_router
 from kernelagent.observability.service import ObservabilityService

@@ -35,7 +35,7 @@ def calls_in_the_package() -> set[str]:
     return {
         node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         for path in PACKAGE.rglob("*.py")
-        if path.name != "errors.py"
+        if path != PACKAGE / "errors.py"
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent import workspace as module
+from kernelagent.workspace import paths as module
 from kernelagent.workspace.paths import real_path
 
 
