@@ -1,15 +1,18 @@
-"""The parts of the documentation that follow from the code: settings, errors, routes."""
+"""The parts of the documentation that follow from the code: settings, errors, routes, CLI."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
+import typer.main
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
 
 from kernelagent import errors
 from kernelagent.app import create_app
+from kernelagent.cli import app as command_line
 from kernelagent.errors import ApiError
 from kernelagent.settings import ENV_PREFIX, Settings
 
@@ -22,6 +25,7 @@ def pages() -> dict[str, str]:
         "settings.md": _HEAD + _settings(),
         "errors.md": _HEAD + _errors(),
         "routes.md": _HEAD + _routes(),
+        "cli.md": _HEAD + _cli(),
     }
 
 
@@ -82,6 +86,43 @@ def _routes() -> str:
     for name, scope, summary in route_table(app):
         lines.append(f"| `{name}` | {scope or 'open'} | {summary} |")
     return "\n".join(lines) + "\n"
+
+
+def _cli() -> str:
+    group = typer.main.get_command(command_line)
+    lines = ["# Command line\n", f"{group.help} {command_line.info.epilog}\n"]
+    for name, command in _commands(group, "kernelagent"):
+        context = command.context_class(command, info_name=name)
+        usage = " ".join(command.collect_usage_pieces(context))
+        lines += [f"## {name}\n", inspect.cleandoc(command.help or "") + "\n"]
+        lines += ["```sh", f"{name} {usage}", "```\n"]
+        rows = [_parameter(parameter, context) for parameter in command.params]
+        if rows:
+            lines += ["| option | default | meaning |", "| --- | --- | --- |", *rows, ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+# Typer has its commands from click, or from a copy of its own: no class names both.
+def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield name, command
+        return
+    for word, one in inner.items():
+        yield from _commands(one, f"{name} {word}")
+
+
+def _parameter(parameter: Any, context: Any) -> str:
+    meaning = " ".join((parameter.help or "").split()).replace("|", "\\|")
+    default = ""
+    if parameter.param_type_name == "argument":
+        names = parameter.metavar or parameter.name.upper()
+    else:
+        names = ", ".join((*parameter.opts, *parameter.secondary_opts))
+        shown = parameter.get_default(context)
+        if not parameter.is_flag and isinstance(shown, int | str):
+            default = f"`{shown}`"
+    return f"| `{names}` | {default or '-'} | {meaning} |"
 
 
 def route_table(app: FastAPI) -> Iterator[tuple[str, str | None, str]]:

@@ -1,4 +1,4 @@
-"""Writes the generated parts of docs/: settings, errors, routes. `--check` only compares."""
+"""Writes the generated parts of docs/, which follow from the code; `--check` only compares."""
 
 from __future__ import annotations
 

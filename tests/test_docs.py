@@ -17,7 +17,8 @@ from kernelagent.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+TOP = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
+PAGES = [*(ROOT / name for name in TOP), *sorted(DOCS.rglob("*.md"))]
 
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 _BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
@@ -66,7 +67,7 @@ def generated() -> dict[str, str]:
     return pages()
 
 
-GENERATED = ("settings.md", "errors.md", "routes.md")
+GENERATED = ("settings.md", "errors.md", "routes.md", "cli.md")
 
 
 @pytest.mark.parametrize("name", GENERATED)

@@ -15,10 +15,10 @@ PACKAGE = Path(kernelagent.__file__).parent
 # From the ground up: a room uses those before it and none behind it.
 FLOORS = """
     errors outcome text logs observers workspace processes settings database
-    isolation auth web
+    leftovers isolation sandbox auth web
     jupyter sessions
     execution commands terminals files watch webhooks env jobs notebooks observability
-    client app reference cli __main__
+    client agent app cli reference __main__
 """.split()
 # Loading them takes a third of a second; a control plane needs neither.
 KERNEL_LIBRARIES = {"zmq", "jupyter_client", "jupyter_core"}

@@ -61,12 +61,12 @@ async def _measure_runs(plan: Plan, findings: Findings) -> None:
         token, _ = Authenticator.from_settings(settings).issue()
         app = create_app(settings)
         async with app.router.lifespan_context(app):
-            engine: Engine = app.state.engine
-            service: ObservabilityService = app.state.observability
+            engine: Engine = app.state.agent.engine
+            service: ObservabilityService = app.state.agent.observability
             heard: list[Event] = []
-            engine.observers.add(heard.append)
+            engine.sandbox.observers.add(heard.append)
             await _execute(app, token)
-            engine.observers.remove(heard.append)
+            engine.sandbox.observers.remove(heard.append)
             # The path of success, and everything of it, or there is nothing to be measured.
             expect(
                 [RequestBegan, RunEnded, RequestEnded],
@@ -76,17 +76,17 @@ async def _measure_runs(plan: Plan, findings: Findings) -> None:
             for number in range(2 * plan.rounds(500, 20)):
                 listens = number % 2 == 0
                 if not listens:
-                    engine.observers.remove(service.measurements)
+                    engine.sandbox.observers.remove(service.measurements)
                 samples[OURS if listens else _UNMEASURED].values.append(await _execute(app, token))
                 if not listens:
-                    engine.observers.add(service.measurements)
+                    engine.sandbox.observers.add(service.measurements)
             findings.add(_RUN, "ms", {name: got.scaled(1000) for name, got in samples.items()})
             telling = Samples()
             for _ in range(plan.rounds(200, 20)):
                 started = time.perf_counter()
                 for _ in range(_REPEATS):
                     for event in heard:
-                        engine.observers.tell(event)
+                        engine.sandbox.observers.tell(event)
                 telling.values.append((time.perf_counter() - started) / _REPEATS)
             findings.add(_TELLING, "us", {OURS: telling.scaled(1e6)})
             findings.expect_below(_TELLING, _TELLING_LIMIT_US)

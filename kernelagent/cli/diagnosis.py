@@ -28,7 +28,7 @@ from kernelagent.jupyter.memory import default_limit
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.outcome import Outcome
 from kernelagent.processes.environment import Environment
-from kernelagent.sessions.engine import Engine
+from kernelagent.sessions.engine import Engine, open_engine
 from kernelagent.sessions.execution import RunRequest
 from kernelagent.settings import Settings
 
@@ -172,7 +172,7 @@ async def _kernels(settings: Settings) -> list[Check]:
             }
         )
         try:
-            async with Engine(trial) as engine:
+            async with open_engine(trial) as engine:
                 # The fork server is ready with the first session.
                 await engine.create_session(language="python")
                 started = time.monotonic()
@@ -216,14 +216,14 @@ async def _kernels(settings: Settings) -> list[Check]:
 
 async def _layers(settings: Settings, engine: Engine) -> list[Check]:
     """What keeps that which runs away from the service."""
-    owner, workspace = engine.confinement.owner, settings.workspace
+    owner, workspace = engine.sandbox.confinement.owner, settings.workspace
     problem = ""
     if owner is not None and _exists(workspace):
         needs = Needs(sys.executable, [])
-        env = engine.environment.of_kernel()
+        env = engine.sandbox.environment.of_kernel()
         problem = await asyncio.to_thread(problem_of, owner, needs, workspace, env)
     checks = []
-    for layer in engine.confinement.layers:
+    for layer in engine.sandbox.confinement.layers:
         detail = problem if problem and layer.name == "user" else layer.detail
         there = layer.state != MISSING_LAYER and detail == layer.detail
         otherwise = MISSING if settings.isolation == REQUIRE else ABSENT

@@ -65,6 +65,7 @@ class RunResponse(BaseModel):
     stderr: str = Field(description="stderr, then why it ended early, if so")
     stdout_base64: str | None = Field(None, description="Exactly what stdout had, if no UTF-8")
     stderr_base64: str | None = Field(None, description="Exactly what stderr had, if no UTF-8")
+    command_id: str = Field(description="As in the log and in the names of spilled files")
     exit_code: int = Field(description="124 after a time-out, 126 and 127 if it did not start")
     success: bool
     outcome: str

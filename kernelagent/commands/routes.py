@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import APIRouter, Depends, Request, WebSocket
+from fastapi import Request, WebSocket
 from starlette.responses import Response
 
 from kernelagent.auth.tokens import COMMANDS
 from kernelagent.commands.models import RunRequest, RunResponse
 from kernelagent.commands.service import CommandService
 from kernelagent.commands.streams import FRAMES, CommandSocket, StreamedCommand
-from kernelagent.web.guard import require
 from kernelagent.web.json import json_response
-from kernelagent.web.routing import ERRORS, authorized_route
+from kernelagent.web.routing import feature_router
+from kernelagent.web.services import service_of
 from kernelagent.web.streaming import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream
 
 # The status that web servers log for a client that left; nobody receives it.
 _CLIENT_CLOSED_REQUEST = 499
 
-router = APIRouter(
-    tags=["commands"],
-    dependencies=[Depends(require(COMMANDS))],
-    responses=ERRORS,
-    route_class=authorized_route(COMMANDS),
-)
+router = feature_router("commands", COMMANDS)
 
 _STREAM = {"schema": {"type": "string"}}
 
@@ -36,11 +31,11 @@ _STREAM = {"schema": {"type": "string"}}
 )
 async def run_command(request: Request, wanted: RunRequest) -> Response:
     """Run a command and answer when it has ended, or stream its output if `Accept` asks."""
-    service: CommandService = request.app.state.commands
+    service = service_of(request, CommandService)
     accept = request.headers.get("accept", "")
     media_type = FRAMES if FRAMES in accept.lower() else wanted_stream(accept)
     if media_type is not None:
-        keepalive = service.engine.settings.keepalive
+        keepalive = service.sandbox.settings.keepalive
         return StreamedCommand(service, wanted, media_type, keepalive)
     answer = await service.run(wanted, lambda: until_disconnect(request.receive))
     if answer is None:
@@ -51,5 +46,5 @@ async def run_command(request: Request, wanted: RunRequest) -> Response:
 @router.websocket("/commands/stream")
 async def stream_command(websocket: WebSocket) -> None:
     """Runs commands, one after the other, and streams their output."""
-    service: CommandService = websocket.app.state.commands
+    service = service_of(websocket, CommandService)
     await CommandSocket(websocket, service).serve()

@@ -15,7 +15,7 @@ from kernelagent.commands.output import KeptOutput
 from kernelagent.errors import CommandLimit, ServiceClosing
 from kernelagent.observers import CommandEnded
 from kernelagent.outcome import Outcome
-from kernelagent.sessions.engine import Engine
+from kernelagent.sandbox import Sandbox
 from kernelagent.text import utc_timestamp
 from kernelagent.workspace.spill import Spill
 
@@ -42,8 +42,8 @@ class RunningCommand:
 class CommandService:
     """What the routes of commands share. `close` ends what runs."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
         self._running: dict[RunningCommand, None] = {}
         self._none_runs = asyncio.Event()
         self._none_runs.set()
@@ -61,26 +61,28 @@ class CommandService:
             running.command.stop("the server shuts down")
         await self._none_runs.wait()
 
-    async def prepare(self, request: RunRequest, sink: Sink) -> RunningCommand:
+    async def prepare(
+        self, request: RunRequest, sink: Sink, command_id: str | None = None
+    ) -> RunningCommand:
         """The command, to be passed to `go`; it has its place among those that may run.
 
         Raises DirectoryNotFound, CommandLimit, ServiceClosing. In any case `give_up` must follow.
         """
         self._check_room()
-        engine, settings = self.engine, self.engine.settings
-        cwd = await engine.directory(request.workdir) or engine.workspace
-        command_id = f"cmd_{uuid.uuid4().hex[:20]}"
+        sandbox, settings = self.sandbox, self.sandbox.settings
+        cwd = await sandbox.directory(request.workdir) or sandbox.workspace
+        command_id = command_id or _new_id()
         logs.command_id.set(command_id)
         args = None if request.args is None else tuple(request.args)
         spec = CommandSpec(
             argv_of(request.command, args),
-            engine.environment.of_process(request.env),
+            sandbox.environment.of_process(request.env),
             cwd,
             min(request.timeout or _TIMEOUT, settings.max_timeout),
             command_id,
             settings.interrupt_grace,
             None if request.stdin is None else request.stdin.encode(),
-            engine.confinement.starter,
+            sandbox.starter,
         )
         shown = " ".join([request.command, *(args or ())])
         running = RunningCommand(command_id, shown, Command(spec, sink))
@@ -97,7 +99,7 @@ class CommandService:
         self._none_runs.clear()
         try:
             ending = await running.command.go(running.take_pid)
-            self.engine.observers.tell(
+            self.sandbox.observers.tell(
                 CommandEnded(running.id, ending.outcome.value, ending.exit_code, ending.seconds)
             )
             return ending
@@ -117,7 +119,7 @@ class CommandService:
     def _check_room(self) -> None:
         if self._closing:
             raise ServiceClosing("the service is shutting down")
-        limit = self.engine.settings.max_commands
+        limit = self.sandbox.settings.max_commands
         if len(self._running) >= limit:
             raise CommandLimit(
                 f"{limit} commands run, as many as the settings allow; nothing was run",
@@ -128,13 +130,13 @@ class CommandService:
         self, request: RunRequest, disconnected: Callable[[], Awaitable[None]]
     ) -> dict[str, Any] | None:
         """The answer to a command; None if the caller left, which ends it."""
-        settings = self.engine.settings
+        settings = self.sandbox.settings
         budget = min(request.max_output_bytes or settings.output_bytes, settings.max_output_bytes)
-        spill_id = f"cmd_{uuid.uuid4().hex[:20]}"
-        spill = Spill(self.engine.workspace, spill_id, settings.spill_bytes)
+        command_id = _new_id()
+        spill = Spill(self.sandbox.workspace, command_id, settings.spill_bytes)
         output = KeptOutput(budget, spill)
         try:
-            running = await self.prepare(request, output)
+            running = await self.prepare(request, output, command_id)
             try:
                 ending = await self._until_end(running, disconnected)
             finally:
@@ -165,9 +167,14 @@ class CommandService:
             await asyncio.shield(asyncio.wait([work]))
 
 
+def _new_id() -> str:
+    return f"cmd_{uuid.uuid4().hex[:20]}"
+
+
 def facts(running: RunningCommand, ending: CommandEnding) -> dict[str, Any]:
     """The fields that every answer and every stream's result carry."""
     answer: dict[str, Any] = {
+        "command_id": running.id,
         "exit_code": ending.exit_code,
         "success": ending.outcome is Outcome.OK,
         "outcome": ending.outcome.value,

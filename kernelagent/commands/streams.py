@@ -179,7 +179,7 @@ class CommandSocket:
                 event = await self._websocket.receive()
                 if event["type"] == "websocket.disconnect":
                     break
-                self._take(event.get("text"))
+                self._take(event.get("text") or event.get("bytes") or "")
         except asyncio.QueueFull:
             full = True
         finally:
@@ -188,9 +188,9 @@ class CommandSocket:
         if full:
             await self._websocket.close(1008, "too many commands wait")
 
-    def _take(self, text: str | None) -> None:
+    def _take(self, text: str | bytes) -> None:
         try:
-            message = None if text is None else json.loads(text)
+            message = json.loads(text)
         except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):

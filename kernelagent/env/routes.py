@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Query, Request
 
 from kernelagent.auth.tokens import ENV
 from kernelagent.env.models import EnvRequest, EnvResponse
 from kernelagent.env.service import MASK, EnvironmentService
 from kernelagent.text import utc_timestamp
-from kernelagent.web.guard import require
-from kernelagent.web.routing import ERRORS, authorized_route
+from kernelagent.web.routing import feature_router
+from kernelagent.web.services import service_of
 
-router = APIRouter(
-    tags=["env"],
-    dependencies=[Depends(require(ENV))],
-    responses=ERRORS,
-    route_class=authorized_route(ENV),
-)
+router = feature_router("env", ENV)
 
 
 def _service(request: Request) -> EnvironmentService:
-    service: EnvironmentService = request.app.state.env
-    return service
+    return service_of(request, EnvironmentService)
 
 
 def _answer(variables: Mapping[str, str], message: str = "") -> EnvResponse:

@@ -2,61 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, WebSocket
-from fastapi.routing import APIRoute
-from starlette.datastructures import State
+from fastapi import Request, WebSocket
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kernelagent.auth.tokens import EXECUTE
 from kernelagent.errors import InvalidRequest
 from kernelagent.execution.cache.service import CachedRuns
 from kernelagent.execution.flight import Disconnected
 from kernelagent.execution.models import ExecuteRequest, ExecuteResponse, RichResponse
-from kernelagent.execution.rendering import answer
 from kernelagent.execution.repeats import HEADER as IDEMPOTENCY_KEY
 from kernelagent.execution.repeats import REPLAYED as IDEMPOTENCY_REPLAYED
 from kernelagent.execution.repeats import Repeats
 from kernelagent.execution.service import ExecutionService, parse_request
 from kernelagent.execution.streams import RunSocket, StreamedRun
-from kernelagent.sessions.execution import Result
-from kernelagent.web.guard import authorize, require
-from kernelagent.web.json import dump_json
-from kernelagent.web.routing import ErrorResponse
+from kernelagent.web.guard import principal_of
+from kernelagent.web.routing import ErrorResponse, feature_router
+from kernelagent.web.services import service_of
 from kernelagent.web.streaming import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream
 
-
-class _HotRoute(APIRoute):
-    """Calls its endpoint with nothing in between.
-
-    What FastAPI does around one, for dependencies and models that these routes do not use, costs
-    about as much as everything else that the service does for a small run. The declared scope is
-    checked here, and the documentation is made as for any route.
-    """
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] not in (self.methods or ()):
-            await super().handle(scope, receive, send)
-            return
-        request = Request(scope, receive, send)
-        authorize(request, EXECUTE)
-        response: Response = await self.endpoint(request)
-        await response(scope, receive, send)
-
-
-router = APIRouter(
-    tags=["execution"], dependencies=[Depends(require(EXECUTE))], route_class=_HotRoute
-)
+router = feature_router("execution", EXECUTE, direct=True)
 
 # The status that web servers log for a client that left; nobody receives it.
 _CLIENT_CLOSED_REQUEST = 499
-
-# Making one of several MiB takes long enough for others to notice.
-_LARGE_ANSWER = 512 * 1024
 
 
 def _documentation(response: type[ExecuteResponse]) -> dict[str, Any]:
@@ -105,7 +75,7 @@ async def _execute(request: Request, *, rich: bool, language: str | None = None)
     if media_type is not None:
         if key is not None:
             raise _no_repeated_stream()
-        service: ExecutionService = request.app.state.execution
+        service = service_of(request, ExecutionService)
         return StreamedRun(service, wanted, media_type, service.engine.settings.keepalive)
 
     def leaving() -> Coroutine[None, None, None]:
@@ -113,7 +83,8 @@ async def _execute(request: Request, *, rich: bool, language: str | None = None)
 
     if key is not None:
         return await _execute_once(request, wanted, leaving, rich)
-    return _response(await _body(request.app.state, wanted, leaving, rich))
+    runs = service_of(request, CachedRuns)
+    return _response(await runs.answer(wanted, leaving, rich=rich))
 
 
 async def _execute_once(
@@ -122,38 +93,18 @@ async def _execute_once(
     keys = request.headers.getlist(IDEMPOTENCY_KEY)
     if len(keys) > 1:
         raise InvalidRequest(f"a request has one {IDEMPOTENCY_KEY}")
-    # Not the request: it holds its body, and its caller may leave long before the run ends.
-    state = request.app.state
-    repeats: Repeats = state.repeats
-    body, repeated = await repeats.answer(
+    runs = service_of(request, CachedRuns)
+    body, repeated = await service_of(request, Repeats).answer(
         keys[0],
-        (authorize(request, EXECUTE).subject, request.scope["path"]),
+        (principal_of(request).subject, request.scope["path"]),
         await request.body(),
-        lambda abandoned: _body(state, wanted, abandoned, rich),
+        # Not the request: it holds its body, and its caller may leave long before the run ends.
+        lambda abandoned: runs.answer(wanted, abandoned, rich=rich),
         leaving,
         # Whoever sends a key means to come back.
         hold=wanted.on_disconnect != "interrupt",
     )
     return _response(body, {IDEMPOTENCY_REPLAYED: "true"} if repeated else None)
-
-
-async def _body(
-    state: State, wanted: ExecuteRequest, leaving: Disconnected, rich: bool
-) -> bytes | None:
-    if wanted.names_cache and wanted.asks_cache:
-        cached_runs: CachedRuns = state.cached_runs
-        return await cached_runs.answer(wanted, leaving, rich=rich)
-    service: ExecutionService = state.execution
-    result = await service.run(wanted, leaving)
-    if result is None:
-        return None
-    if result.truncation.kept_bytes < _LARGE_ANSWER:
-        return _render(result, rich)
-    return await asyncio.to_thread(_render, result, rich)
-
-
-def _render(result: Result, rich: bool) -> bytes:
-    return dump_json(answer(result, with_outputs=rich))
 
 
 def _response(body: bytes | None, headers: dict[str, str] | None = None) -> Response:
@@ -189,7 +140,7 @@ async def execute_ipython(request: Request) -> Response:
 async def _serve_socket(websocket: WebSocket, *, language: str | None, rich: bool) -> None:
     if IDEMPOTENCY_KEY in websocket.headers:
         raise _no_repeated_stream()
-    service: ExecutionService = websocket.app.state.execution
+    service = service_of(websocket, ExecutionService)
     await RunSocket(websocket, service, language=language, rich=rich).serve()
 
 
@@ -209,13 +160,3 @@ async def stream(websocket: WebSocket) -> None:
 async def stream_ipython(websocket: WebSocket) -> None:
     """As /stream, always Python."""
     await _serve_socket(websocket, language="python", rich=True)
-
-
-def shortcuts() -> dict[tuple[str, str], ASGIApp]:
-    """The routes that run code, by method and path, for whoever looks before the router does."""
-    return {
-        (method, route.path): route.handle
-        for route in router.routes
-        if isinstance(route, _HotRoute)
-        for method in route.methods or ()
-    }

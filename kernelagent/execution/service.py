@@ -14,17 +14,22 @@ from pydantic import ValidationError
 from kernelagent import logs
 from kernelagent.errors import InvalidJson, InvalidRequest
 from kernelagent.execution.models import ExecuteRequest
+from kernelagent.execution.rendering import answer
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.outcome import Outcome
 from kernelagent.sessions.engine import DEFAULT_SESSION, Engine
 from kernelagent.sessions.execution import Execution, Feed, Result, RunRequest
 from kernelagent.sessions.session import Session
 from kernelagent.web.errors import validation_error
+from kernelagent.web.json import dump_json
 
 # Published clients give up at timeout + 30 s and send the request again.
 _REQUEST_MARGIN = 25.0
 
 CLIENT_LEFT = "the client left"
+
+# Making one of several MiB takes long enough for others to notice.
+_LARGE_ANSWER = 512 * 1024
 
 
 def parse_request(body: bytes | str, *, language: str | None = None) -> ExecuteRequest:
@@ -40,12 +45,10 @@ def check_request(data: Any, *, language: str | None = None) -> ExecuteRequest:
     """The request that `data` is; raises what answers with 400."""
     if not isinstance(data, dict):
         raise InvalidJson("the body is not a JSON object")
-    # Published clients send explicit nulls for what they do not set.
-    given = {name: value for name, value in data.items() if value is not None}
     if language is not None:
-        given["language"] = language
+        data = {**data, "language": language}
     try:
-        return ExecuteRequest.model_validate(given)
+        return ExecuteRequest.model_validate(data)
     except ValidationError as error:
         raise validation_error(
             [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
@@ -106,6 +109,20 @@ class ExecutionService:
             logs.execution_id.set(execution.id)
             yield Submission(session, execution)
 
+    async def answer(
+        self, request: ExecuteRequest, disconnected: Callable[[], Awaitable[None]], *, rich: bool
+    ) -> bytes | None:
+        """The body of the answer to a run; None if the caller left.
+
+        See `run`; `rich` tells whether every output is in the answer.
+        """
+        result = await self.run(request, disconnected)
+        if result is None:
+            return None
+        if result.truncation.kept_bytes < _LARGE_ANSWER:
+            return _render(result, rich)
+        return await asyncio.to_thread(_render, result, rich)
+
     async def run(
         self, request: ExecuteRequest, disconnected: Callable[[], Awaitable[None]]
     ) -> Result | None:
@@ -154,7 +171,7 @@ class ExecutionService:
             request_timeout=total,
             budget=self.budget(request),
             env=request.env or {},
-            cwd=await self.engine.directory(request.workdir),
+            cwd=await self.engine.sandbox.directory(request.workdir),
             allow_stdin=streamed and request.stdin is not False,
         )
 
@@ -188,3 +205,7 @@ def _check_scope(session: Session, run: RunRequest) -> None:
             "give `env` and `workdir` to POST /sessions",
             details={"language": language.name},
         )
+
+
+def _render(result: Result, rich: bool) -> bytes:
+    return dump_json(answer(result, with_outputs=rich))

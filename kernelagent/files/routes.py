@@ -8,7 +8,7 @@ from functools import partial
 from posixpath import normpath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Query, Request
 from orjson import JSONDecodeError
 from pydantic import ValidationError
 from starlette.responses import Response
@@ -40,9 +40,9 @@ from kernelagent.files.service import DIRECTORY_MODE, FileService
 from kernelagent.files.uploads import Form, Unpacking
 from kernelagent.text import utc_timestamp
 from kernelagent.web.errors import validation_error
-from kernelagent.web.guard import require
 from kernelagent.web.json import json_response
-from kernelagent.web.routing import ERRORS, ErrorResponse, authorized_route
+from kernelagent.web.routing import ErrorResponse, feature_router
+from kernelagent.web.services import service_of
 
 if TYPE_CHECKING:
     from kernelagent.settings import Settings
@@ -53,12 +53,7 @@ _MOST_LISTED = 100_000
 _MOST_MATCHES = 10_000
 _FORM_ROOM = 64 * 1024
 
-router = APIRouter(
-    tags=["files"],
-    dependencies=[Depends(require(FILES))],
-    responses=ERRORS,
-    route_class=authorized_route(FILES),
-)
+router = feature_router("files", FILES)
 
 _PATH = Query(description="Absolute, or relative to the workspace")
 Path = Annotated[str | None, _PATH]
@@ -78,8 +73,7 @@ def body_limits(settings: Settings) -> dict[str, int]:
 
 
 def _service(request: Request) -> FileService:
-    service: FileService = request.app.state.files
-    return service
+    return service_of(request, FileService)
 
 
 def _path(request: Request, path: str | None, parameter: str = "path") -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kernelagent.errors import DirectoryNotFound, InvalidPath, PathNotAllowed
@@ -24,7 +25,7 @@ from kernelagent.files.search.globs import Glob
 from kernelagent.files.search.search import TextSearch
 
 if TYPE_CHECKING:
-    from kernelagent.settings import Settings
+    from kernelagent.sandbox import Sandbox
 
 T = TypeVar("T")
 
@@ -98,19 +99,17 @@ class FileService:
         self._hard_links = hard_links
 
     @classmethod
-    def from_settings(cls, settings: Settings, owner: tuple[int, int] | None = None) -> Self:
-        """Of a service with these settings, whose state is out of reach."""
+    def of(cls, sandbox: Sandbox, closed: Iterable[Path | None] = ()) -> Self:
+        """Of a sandbox that is open. The state directory is out of reach, and what is `closed`."""
+        settings = sandbox.settings
+        out_of_reach = [settings.state_dir, *filter(None, closed)]
         return cls(
-            Roots(settings.workspace, settings.allowed_roots, [settings.state_dir]),
+            Roots(settings.workspace, settings.allowed_roots, out_of_reach),
             ArchiveLimits(settings.max_archive_entries, settings.max_archive_bytes),
-            owner=owner,
+            owner=sandbox.owner,
             most_operations=settings.max_file_operations,
             hard_links=settings.file_hard_links,
         )
-
-    def belong_to(self, owner: tuple[int, int] | None) -> None:
-        """Have another owner, known once the service has opened; before anything was done."""
-        self.threads.belong_to(owner)
 
     async def close(self) -> None:
         """Wait until everything is done; may be repeated."""

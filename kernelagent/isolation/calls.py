@@ -61,12 +61,6 @@ def raw_syscall(number: int, *arguments: int) -> int:
     return -ctypes.get_errno() if result < 0 else result
 
 
-def protect(address: int, size: int, protection: int) -> None:
-    """Change what may be done with memory; raises OSError."""
-    if _libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), protection):
-        raise _error("mprotect")
-
-
 def prctl(what: str, option: int, *arguments: int) -> int:
     """Set or ask for a property of this process; raises OSError."""
     padded = (*arguments, 0, 0, 0, 0)[:4]

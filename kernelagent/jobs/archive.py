@@ -7,13 +7,13 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
-from kernelagent.database import Database, get_fact, set_fact
+from kernelagent.database import Database
 from kernelagent.errors import ProcessNotFound
 from kernelagent.jobs import records
 from kernelagent.jobs.job import Job, JobRequest
@@ -29,18 +29,9 @@ log = logging.getLogger(__name__)
 _FOLDER = "jobs"
 _LOG = "log"
 _OUTPUTS = "outputs.json"
-_SERVER_FACT = "server"
-_PLACES_FACT = "places"
 # Of each stream in the body of a callback and in outputs made from a log, from the end.
 _TEXT_BYTES = 2**20
 _EVERYTHING = 2**62
-
-
-class Predecessor(NamedTuple):
-    """The server before this one: its id, and its directories elsewhere, if it left them."""
-
-    server_id: str
-    places: list[str]
 
 
 class JobArchive:
@@ -54,25 +45,12 @@ class JobArchive:
         self._most_jobs = settings.jobs_kept
         self._most_bytes = settings.jobs_bytes
 
-    async def open(
-        self, server_id: str, places: Sequence[str]
-    ) -> tuple[Predecessor | None, list[tuple[Job, JobRequest | None]]]:
-        """The server before this one, and the jobs that it has not finished."""
+    async def open(self) -> list[tuple[Job, JobRequest | None]]:
+        """The jobs that the server before this one has not finished."""
         await asyncio.to_thread(self._folder.mkdir, mode=0o700, parents=True, exist_ok=True)
-
-        def take_over(connection: sqlite3.Connection) -> Predecessor | None:
-            previous = get_fact(connection, _SERVER_FACT)
-            left = get_fact(connection, _PLACES_FACT)
-            set_fact(connection, _SERVER_FACT, server_id)
-            set_fact(connection, _PLACES_FACT, orjson.dumps(places).decode())
-            if previous is None:
-                return None
-            return Predecessor(previous, orjson.loads(left or "[]"))
-
-        previous = await self._database.run(take_over)
         known = await self._database.run(records.ids)
         await asyncio.to_thread(_remove_others, self._folder, known)
-        return previous, await self._database.run(records.unfinished)
+        return await self._database.run(records.unfinished)
 
     async def insert(
         self, job: Job, request: JobRequest, webhook: Webhook | None, idempotency_key: str | None

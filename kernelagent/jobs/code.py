@@ -49,7 +49,7 @@ class CodeWork:
             listener=self._listen,
             spill_bytes=settings.job_log_bytes,
         )
-        cwd = await self._engine.directory(request.workdir)
+        cwd = await self._engine.sandbox.directory(request.workdir)
         # The session's own, so that kernels take them too that cannot change them for one run.
         isolated = self._engine.isolated_session(request.language, env=request.env, cwd=cwd)
         async with isolated as session:

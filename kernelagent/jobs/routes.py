@@ -6,10 +6,10 @@ import asyncio
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import Header, Query, Request
 from starlette.responses import Response
 
-from kernelagent.auth.tokens import COMMANDS, EXECUTE, Principal
+from kernelagent.auth.tokens import COMMANDS, EXECUTE
 from kernelagent.errors import InvalidJson, InvalidRequest, MissingParameter, ProcessNotFound
 from kernelagent.jobs.job import Job, JobKind, JobRequest
 from kernelagent.jobs.log import STREAMS
@@ -33,9 +33,10 @@ from kernelagent.jobs.streams import FollowedLog
 from kernelagent.outcome import JobStatus
 from kernelagent.sessions.engine import Engine
 from kernelagent.text import moment, utc_timestamp
-from kernelagent.web.guard import authorize, require
+from kernelagent.web.guard import principal_of
 from kernelagent.web.json import json_response
-from kernelagent.web.routing import ERRORS, authorized_route
+from kernelagent.web.routing import feature_router
+from kernelagent.web.services import service_of
 from kernelagent.web.streaming import EVENT_STREAM, NDJSON, wanted_stream
 from kernelagent.webhooks.webhook import Webhook
 
@@ -56,44 +57,23 @@ IdempotencyKey = Annotated[
     ),
 ]
 
-code_router = APIRouter(
-    tags=["jobs"],
-    dependencies=[Depends(require(EXECUTE))],
-    responses=ERRORS,
-    route_class=authorized_route(EXECUTE),
-)
-command_router = APIRouter(
-    tags=["commands"],
-    dependencies=[Depends(require(COMMANDS))],
-    responses=ERRORS,
-    route_class=authorized_route(COMMANDS),
-)
-router = APIRouter(
-    tags=["jobs"],
-    dependencies=[Depends(require(EXECUTE, COMMANDS))],
-    responses=ERRORS,
-    route_class=authorized_route(EXECUTE, COMMANDS),
-)
+code_router = feature_router("jobs", EXECUTE)
+command_router = feature_router("commands", COMMANDS)
+router = feature_router("jobs", EXECUTE, COMMANDS)
 
 
 def _service(request: Request) -> JobService:
-    service: JobService = request.app.state.jobs
-    return service
+    return service_of(request, JobService)
 
 
 def _engine(request: Request) -> Engine:
-    engine: Engine = request.app.state.engine
-    return engine
-
-
-def _principal(request: Request) -> Principal:
-    return authorize(request, EXECUTE, COMMANDS)
+    return service_of(request, Engine)
 
 
 async def _find(request: Request, job_id: str) -> Job:
     """The job, if the token may see it; else it does not exist."""
     job = await _service(request).find(job_id)
-    if not _principal(request).allows(job.scope):
+    if not principal_of(request).allows(job.scope):
         raise ProcessNotFound("no job has this id", details={"process_id": job_id[:64]})
     return job
 
@@ -120,7 +100,7 @@ def _scoped_key(request: Request, key: str | None) -> str | None:
         return None
     if not 0 < len(key) <= _LONGEST_KEY or not key.isprintable():
         raise InvalidRequest("an Idempotency-Key has 1 to 255 printable characters")
-    subject = _principal(request).subject
+    subject = principal_of(request).subject
     return orjson.dumps([subject, request.url.path, key]).decode()
 
 
@@ -209,7 +189,7 @@ def _started(job: Job) -> str:
 @router.get("/execute/processes", response_model=ProcessList)
 async def list_processes(request: Request) -> Response:
     """All jobs, oldest first: code and commands, waiting, running and ended."""
-    principal = _principal(request)
+    principal = principal_of(request)
     jobs = [job for job in await _service(request).list_all() if principal.allows(job.scope)]
     # A thousand of them take long enough for others to notice.
     return await asyncio.to_thread(_list_answer, jobs)
@@ -227,7 +207,7 @@ async def list_jobs(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
     """Jobs with all that is known of them, newest first."""
-    principal = _principal(request)
+    principal = principal_of(request)
     service = _service(request)
     jobs = [
         job

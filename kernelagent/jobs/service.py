@@ -21,10 +21,8 @@ from kernelagent.jobs.code import CodeWork, refused
 from kernelagent.jobs.command import CommandWork
 from kernelagent.jobs.job import Job, JobEnding, JobKind, JobRequest, new_job
 from kernelagent.jobs.log import Gap, JobLog, Record
-from kernelagent.jupyter.places import remove_places
 from kernelagent.observers import JobEnded
 from kernelagent.outcome import JobStatus, Outcome
-from kernelagent.processes.process import SERVER, kill_marked
 from kernelagent.processes.usage import tree_usage
 from kernelagent.sessions.engine import Engine
 from kernelagent.webhooks.webhook import Webhook
@@ -94,15 +92,8 @@ class JobService:
         self._closing = False
 
     async def open(self) -> None:
-        """End what a crashed server has left, tell of its jobs, begin those that waited."""
-        engine = self._engine
-        previous, unfinished = await self.archive.open(engine.server_id, engine.places)
-        if previous is not None:
-            killed = await asyncio.to_thread(kill_marked, previous.server_id, SERVER)
-            if killed:
-                log.warning("%d processes of the server before this one were ended", killed)
-            await asyncio.to_thread(remove_places, previous.places)
-        for job, request in unfinished:
+        """Tell of the jobs that a killed server has left, begin those that waited."""
+        for job, request in await self.archive.open():
             if job.status is JobStatus.RUNNING or request is None:
                 await self._tell_crash(job)
             else:
@@ -240,7 +231,7 @@ class JobService:
     async def _check(self, request: JobRequest) -> None:
         if request.kind is JobKind.CODE:
             self._engine.languages.find(request.language).kernelspec  # noqa: B018 - raises
-        await self._engine.directory(request.workdir)
+        await self._engine.sandbox.directory(request.workdir)
         if self._closing:
             raise ServiceClosing("the service is shutting down")
         if len(self._lanes[request.kind].waiting) >= self._queue_limit:
@@ -296,11 +287,11 @@ class JobService:
         return CommandWork(
             request,
             live.log,
-            env=engine.environment.of_process(request.env),
-            cwd=await engine.directory(request.workdir) or engine.workspace,
+            env=engine.sandbox.environment.of_process(request.env),
+            cwd=await engine.sandbox.directory(request.workdir) or engine.sandbox.workspace,
             marker=live.job.id,
             grace=engine.settings.interrupt_grace,
-            starter=engine.confinement.starter,
+            starter=engine.sandbox.starter,
         )
 
     def _stop(self, live: LiveJob, reason: str) -> None:
@@ -319,7 +310,7 @@ class JobService:
             await self.archive.record_end(job)
             extra = {"job_id": job.id, "status": job.status.value, "seconds": round(job.seconds, 6)}
             log.info("job ended", extra=extra)
-            self._engine.observers.tell(
+            self._engine.sandbox.observers.tell(
                 JobEnded(job.id, job.kind.value, job.status.value, job.seconds)
             )
         except Exception:

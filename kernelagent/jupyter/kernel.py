@@ -14,13 +14,13 @@ from typing import Any
 import zmq
 
 from kernelagent.errors import DirectoryNotFound, KernelStartFailed
-from kernelagent.jupyter.cgroup import MemoryUse
 from kernelagent.jupyter.connection import Connection, Endpoint
 from kernelagent.jupyter.forking import ChannelLost, ForkSource
 from kernelagent.jupyter.languages import Language
 from kernelagent.jupyter.memory import KernelMemory
 from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.provisioner import PlainProvisioner
+from kernelagent.processes.cgroup import MemoryUse
 from kernelagent.processes.process import PLAIN, ExitStatus, Starter
 
 log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from traitlets import TraitError
 
 from kernelagent.errors import InvalidRequest, LanguageNotAvailable
+from kernelagent.isolation.confinement import Needs
 from kernelagent.jupyter.requirements import check_requirements, find_command
 
 log = logging.getLogger(__name__)
@@ -160,6 +161,16 @@ class Languages:
 
     def __iter__(self) -> Iterator[Language]:
         return iter(self._languages.values())
+
+    @property
+    def needs(self) -> Needs:
+        """What a user must be able to use for kernels to run as that user."""
+        there = [language for language in self if language.available]
+        python = next((language for language in there if language.name == "python"), None)
+        return Needs(
+            sys.executable if python is None else python.command(Path("unused"))[0],
+            [path for language in there for path in language.files],
+        )
 
     def find(self, name: str | None) -> Language:
         """The language called `name` (python if None); raises InvalidRequest if unknown."""

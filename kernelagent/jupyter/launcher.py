@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import time
 import uuid
@@ -25,17 +24,16 @@ from kernelagent.errors import (
     KernelStartFailed,
     ServiceClosing,
 )
-from kernelagent.isolation.confinement import Confinement, Needs
-from kernelagent.jupyter.cgroup import MemoryGroups
 from kernelagent.jupyter.forking import ChannelLost, ForkedProcess, ForkRefused, ForkSource
 from kernelagent.jupyter.forkserver import ForkServer, ForkServerSpec, Generation
 from kernelagent.jupyter.kernel import Kernel
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.memory import KernelMemory, default_limit
-from kernelagent.jupyter.places import GROUPS_PREFIX, RUNTIME_PREFIX
 from kernelagent.jupyter.provisioner import ForkProvisioner, PlainProvisioner
-from kernelagent.observers import KernelStarted, Observers
-from kernelagent.processes.environment import Environment
+from kernelagent.leftovers import GROUPS_PREFIX, RUNTIME_PREFIX
+from kernelagent.observers import KernelStarted
+from kernelagent.processes.cgroup import MemoryGroups
+from kernelagent.sandbox import Sandbox
 from kernelagent.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -48,17 +46,12 @@ _COPY_TIMEOUT = 30.0
 
 class Launcher:
     """Owns what all kernels share: the ZeroMQ context, the directory of their sockets, the fork
-    servers, the folder of their memory groups, and what keeps them away from the service. `open`
-    first, `close` in any case.
+    servers and the folder of their memory groups. `open` first, `close` in any case.
     """
 
-    def __init__(
-        self, settings: Settings, environment: Environment, observers: Observers | None = None
-    ) -> None:
-        self._settings = settings
-        self._observers = observers or Observers()
-        self._environment = environment
-        self.confinement = Confinement(settings)
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._settings = settings = sandbox.settings
         # By language; languages whose kernels one process can fork share it.
         self._fork_servers: dict[str, ForkServer] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -100,9 +93,8 @@ class Launcher:
         One whose languages have no pools starts with the first kernel.
         """
         self._runtime_dir = await asyncio.to_thread(_make_runtime_dir, self._settings)
-        await self.confinement.open(self._needs(languages), self._environment)
         self._socket_dir = self._runtime_dir
-        if (owner := self.confinement.owner) is not None:
+        if (owner := self._sandbox.owner) is not None:
             self._socket_dir = await asyncio.to_thread(_make_socket_dir, self._runtime_dir, owner)
         name = f"{GROUPS_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._groups = await asyncio.to_thread(MemoryGroups.open, name)
@@ -123,7 +115,6 @@ class Launcher:
         """Called when all kernels have ended; nothing is left behind."""
         servers = set(self._fork_servers.values())
         await asyncio.gather(*(server.close() for server in servers))
-        await self.confinement.close()
         if self._context is not None:
             await asyncio.to_thread(self._context.destroy, 0)
         if isinstance(self._groups, MemoryGroups):
@@ -226,7 +217,7 @@ class Launcher:
     ) -> Kernel:
         if self._context is None or self._socket_dir is None:
             raise ServiceClosing("the service has not started")
-        env = self._environment.of_kernel(env)
+        env = self._sandbox.environment.of_kernel(env)
         if language.has_lean_kernel and not self._settings.lean_kernel:
             env["KERNELAGENT_STOCK_KERNEL"] = "1"
         kernel_id = uuid.uuid4().hex[:16]
@@ -241,8 +232,8 @@ class Launcher:
             timeout=self._settings.kernel_start_timeout,
             memory=memory,
             provision=provision,
-            starter=self.confinement.starter,
-            owner=self.confinement.owner,
+            starter=self._sandbox.starter,
+            owner=self._sandbox.owner,
         )
 
     def _tell_start(
@@ -252,7 +243,7 @@ class Launcher:
         if error is not None:
             code = error.code if isinstance(error, ApiError) else InternalError.code
         seconds = time.monotonic() - started
-        self._observers.tell(KernelStarted(language.name, how, seconds, code))
+        self._sandbox.observers.tell(KernelStarted(language.name, how, seconds, code))
 
     async def _make_memory(self, name: str) -> KernelMemory:
         group = None
@@ -267,24 +258,16 @@ class Launcher:
         settings = self._settings
         spec = ForkServerSpec(
             language,
-            self._environment.of_kernel(),
+            self._sandbox.environment.of_kernel(),
             settings.workspace,
             settings.preload
             if settings.preload is not None and language.preload
             else language.preload,
             not settings.lean_kernel,
             settings.kernel_start_timeout,
-            self.confinement.starter,
+            self._sandbox.starter,
         )
         return ForkServer(spec)
-
-    def _needs(self, languages: Languages) -> Needs:
-        there = [language for language in languages if language.available]
-        python = next((language for language in there if language.name == "python"), None)
-        return Needs(
-            sys.executable if python is None else python.command(Path("unused"))[0],
-            [path for language in there for path in language.files],
-        )
 
 
 async def _until_begun(process: ForkedProcess) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from kernelagent.jupyter.cgroup import MemoryGroup, MemoryUse
+from kernelagent.processes.cgroup import MemoryGroup, MemoryUse
 from kernelagent.processes.usage import resident_memory, tree_memory
 
 log = logging.getLogger(__name__)

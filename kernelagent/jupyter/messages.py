@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import math
@@ -21,10 +20,6 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 # orjson reads values that are nested more deeply than it can write them.
 _MAX_DEPTH = 200
 
-_BLOCK = 64
-_INNER = bytes(number ^ 0x36 for number in range(256))
-_OUTER = bytes(number ^ 0x5C for number in range(256))
-
 
 class BadMessage(Exception):
     """Frames that are not a message, or not one signed with our key."""
@@ -42,28 +37,11 @@ class Message:
     buffers: list[bytes] = field(default_factory=list)
 
 
-class Signer:
-    """HMAC-SHA256 with one key, whose part of the work is done once (RFC 2104)."""
-
-    def __init__(self, key: bytes) -> None:
-        block = hashlib.sha256(key).digest() if len(key) > _BLOCK else key
-        block = block.ljust(_BLOCK, b"\0")
-        self._inner = hashlib.sha256(block.translate(_INNER))
-        self._outer = hashlib.sha256(block.translate(_OUTER))
-
-    def sign(self, data: bytes) -> bytes:
-        """The signature of `data` in hexadecimal digits."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(data)
-        outer.update(inner.digest())
-        return outer.hexdigest().encode()
-
-
 class Wire:
     """Packs requests and unpacks what comes back, for one kernel and its key."""
 
     def __init__(self, key: bytes) -> None:
-        self._signer = Signer(key) if key else None
+        self._mac = hmac.new(key, digestmod="sha256") if key else None
         self.session = uuid.uuid4().hex
         self._count = 0
 
@@ -117,7 +95,11 @@ class Wire:
         )
 
     def _sign(self, body: list[bytes]) -> bytes:
-        return b"" if self._signer is None else self._signer.sign(b"".join(body))
+        if self._mac is None:
+            return b""
+        mac = self._mac.copy()
+        mac.update(b"".join(body))
+        return mac.hexdigest().encode()
 
 
 def _dump(content: dict[str, Any]) -> bytes:

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from kernelagent.auth.tokens import METRICS
+from kernelagent.observability.clock import Clock
 from kernelagent.observability.machine import Usage
 from kernelagent.observability.measurements import Measurements
 from kernelagent.observability.models import Metrics
 from kernelagent.observability.prometheus import OPENMETRICS, TEXT, render
-from kernelagent.observability.routes import Clock
 from kernelagent.observability.service import Gauges, ObservabilityService
 from kernelagent.observability.snapshot import snapshot
-from kernelagent.web.guard import require
 from kernelagent.web.json import dump_json
-from kernelagent.web.routing import ERRORS, authorized_route
+from kernelagent.web.routing import feature_router
+from kernelagent.web.services import service_of
 
-router = APIRouter(
-    tags=["observability"],
-    dependencies=[Depends(require(METRICS))],
-    responses=ERRORS,
-    route_class=authorized_route(METRICS),
-)
+router = feature_router("observability", METRICS)
 
 _EXPOSITION = {"schema": {"type": "string"}}
 
@@ -44,7 +39,7 @@ _EXPOSITION = {"schema": {"type": "string"}}
 )
 async def prometheus(request: Request) -> Response:
     """The same and more for Prometheus."""
-    service: ObservabilityService = request.app.state.observability
+    service = service_of(request, ObservabilityService)
     gauges = await service.gauges()
     accept = request.headers.get("accept", "")
     measurements = service.measurements.copy()
@@ -65,8 +60,8 @@ async def metrics_snapshot(request: Request) -> Response:
 
 
 async def _answer(request: Request) -> Response:
-    service: ObservabilityService = request.app.state.observability
-    clock: Clock = request.app.state.clock
+    service = service_of(request, ObservabilityService)
+    clock = service_of(request, Clock)
     gauges, usage = await service.gauges(), await service.usage()
     measurements = service.measurements.copy()
     body = await asyncio.to_thread(_snapshot, measurements, gauges, usage, clock.uptime)

@@ -7,18 +7,19 @@ import time
 from typing import Any
 
 import psutil
-from fastapi import APIRouter, Depends, Request
+from fastapi import Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from kernelagent.auth.tokens import COMMANDS, EXECUTE, METRICS, Principal
+from kernelagent.auth.tokens import COMMANDS, EXECUTE, METRICS
 from kernelagent.jobs.job import Job
 from kernelagent.jobs.rendering import process, total_memory
 from kernelagent.jobs.service import JobService
 from kernelagent.text import moment, utc_timestamp
-from kernelagent.web.guard import authorize, require
+from kernelagent.web.guard import principal_of
 from kernelagent.web.json import json_response
-from kernelagent.web.routing import ERRORS, authorized_route
+from kernelagent.web.routing import feature_router
+from kernelagent.web.services import service_of
 
 _SCOPES = (EXECUTE, COMMANDS, METRICS)
 _LONGEST_COMMAND = 500
@@ -34,12 +35,7 @@ _FACTS = [
     "create_time",
 ]
 
-router = APIRouter(
-    tags=["observability"],
-    dependencies=[Depends(require(*_SCOPES))],
-    responses=ERRORS,
-    route_class=authorized_route(*_SCOPES),
-)
+router = feature_router("observability", *_SCOPES)
 
 
 class SystemProcess(BaseModel):
@@ -70,8 +66,8 @@ class SystemProcessList(BaseModel):
 @router.get("/processes", response_model=SystemProcessList)
 async def list_system_processes(request: Request) -> Response:
     """The machine's processes, those of jobs with the job's id; jobs that have none follow."""
-    service: JobService = request.app.state.jobs
-    principal: Principal = authorize(request, *_SCOPES)
+    service = service_of(request, JobService)
+    principal = principal_of(request)
     jobs = [job for job in await service.list_all() if principal.allows(job.scope)]
     return await asyncio.to_thread(_answer, jobs)
 

@@ -16,9 +16,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _PREFIX = "kernelagent_"
 
-# Not the global one: nothing that another library counts is in our answer.
-_process = CollectorRegistry()
-ProcessCollector(registry=_process)
+_process = ProcessCollector(registry=None)
 
 
 def render(measurements: Measurements, gauges: Gauges, accept: str) -> tuple[bytes, str]:
@@ -27,16 +25,18 @@ def render(measurements: Measurements, gauges: Gauges, accept: str) -> tuple[byt
     `measurements` is a copy that nobody changes; takes milliseconds, so it is called in a thread.
     """
     openmetrics = "application/openmetrics-text" in accept.lower()
-    out = Exposition(_PREFIX, openmetrics=openmetrics)
+    out = Exposition(_PREFIX)
     _runs(out, measurements, gauges)
     _kernels(out, measurements, gauges)
     _others(out, measurements, gauges)
     _requests(out, measurements)
-    ours = out.text().encode()
+    # Not the global one: nothing that another library counts is in our answer.
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(out)
+    registry.register(_process)
     if openmetrics:
-        # It ends with the mark that nothing is missing.
-        return ours + generate_openmetrics(_process), OPENMETRICS  # type: ignore[no-untyped-call]
-    return ours + generate_latest(_process), TEXT
+        return generate_openmetrics(registry), OPENMETRICS  # type: ignore[no-untyped-call]
+    return generate_latest(registry), TEXT
 
 
 def _runs(out: Exposition, measurements: Measurements, gauges: Gauges) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import socket
-import time
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -14,6 +12,7 @@ from starlette.responses import Response
 
 from kernelagent.errors import NotReady
 from kernelagent.jobs.service import JobService
+from kernelagent.observability.clock import Clock
 from kernelagent.observability.models import Health, Info, Ping, Root, System
 from kernelagent.observability.service import ObservabilityService
 from kernelagent.sessions.engine import Engine
@@ -22,21 +21,9 @@ from kernelagent.web.about import endpoints, identity, root_facts
 from kernelagent.web.guard import PUBLIC
 from kernelagent.web.json import json_response
 from kernelagent.web.routing import ErrorResponse
+from kernelagent.web.services import service_of
 
 router = APIRouter(tags=["observability"], dependencies=[Depends(PUBLIC)])
-
-
-class Clock:
-    """When the service started."""
-
-    def __init__(self) -> None:
-        self.started_at = datetime.now(UTC)
-        self._started = time.monotonic()
-
-    @property
-    def uptime(self) -> float:
-        """Seconds since then."""
-        return time.monotonic() - self._started
 
 
 def features(engine: Engine) -> dict[str, Any]:
@@ -90,15 +77,15 @@ async def health(
     ] = False,
 ) -> Response:
     """Whether the service lives; with `ready=1` whether a first run would find a warm kernel."""
-    engine: Engine = request.app.state.engine
+    engine = service_of(request, Engine)
     if ready and not engine.ready:
         raise NotReady("the default pool is not warm yet", details={"pools": engine.pool_facts})
     return json_response(_health(request, engine))
 
 
 def _health(request: Request, engine: Engine) -> dict[str, Any]:
-    clock: Clock = request.app.state.clock
-    jobs: JobService = request.app.state.jobs
+    clock = service_of(request, Clock)
+    jobs = service_of(request, JobService)
     sessions = list(engine.sessions)
     busy = sum(session.state == "busy" for session in sessions)
     return {
@@ -130,9 +117,9 @@ async def info(request: Request) -> Response:
 @router.get("/system", response_model=System)
 async def system(request: Request) -> Response:
     """The machine, or the container where it has less: what it is, and how busy."""
-    service: ObservabilityService = request.app.state.observability
-    clock: Clock = request.app.state.clock
-    can = features(request.app.state.engine)
+    service = service_of(request, ObservabilityService)
+    clock = service_of(request, Clock)
+    can = features(service_of(request, Engine))
     facts = {
         **await service.machine_facts(),
         **(await service.usage()).facts,
@@ -144,8 +131,8 @@ async def system(request: Request) -> Response:
 
 
 def _info(request: Request) -> dict[str, Any]:
-    engine: Engine = request.app.state.engine
-    clock: Clock = request.app.state.clock
+    engine = service_of(request, Engine)
+    clock = service_of(request, Clock)
     settings = request.app.state.settings
     address = request.scope.get("server") or (settings.host, settings.port)
     return {
@@ -165,7 +152,7 @@ def _info(request: Request) -> dict[str, Any]:
         "start_time": utc_timestamp(clock.started_at),
         "uptime": round(clock.uptime, 3),
         "uptime_seconds": round(clock.uptime, 3),
-        "workspace": str(engine.workspace),
+        "workspace": str(engine.sandbox.workspace),
         "authentication": not request.app.state.authenticator.is_open,
         "languages": [
             {
@@ -193,7 +180,7 @@ def _info(request: Request) -> dict[str, Any]:
             "terminals": settings.max_terminals,
             "job_log_bytes": settings.job_log_bytes,
         },
-        "isolation": engine.confinement.facts,
+        "isolation": engine.sandbox.confinement.facts,
         "endpoints": endpoints(request.app),
         "features": features(engine),
     }

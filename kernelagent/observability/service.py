@@ -51,13 +51,13 @@ class ObservabilityService:
         self._commands = commands
         self._cached_runs = cached_runs
         self._look = KernelMemoryLook()
-        machine = Machine(engine.workspace)
+        machine = Machine(engine.sandbox.workspace)
         self._usage = Brief(lambda: asyncio.to_thread(machine.usage), _USAGE_LIFE)
         self._facts = Brief(lambda: asyncio.to_thread(machine.facts), _FACTS_LIFE)
         self._kernel_memory = Brief(self._look_at_kernels, _MEMORY_LIFE)
         self._lag_meter: asyncio.Task[None] | None = None
         self.measurements = Measurements()
-        engine.observers.add(self.measurements)
+        engine.sandbox.observers.add(self.measurements)
 
     async def open(self) -> None:
         """Begin to watch the event loop."""

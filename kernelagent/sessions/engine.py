@@ -16,28 +16,24 @@ from typing import Any
 from kernelagent.errors import (
     BranchRefused,
     ConfigurationError,
-    DirectoryNotFound,
     InvalidRequest,
     ServiceClosing,
     SessionExists,
     SessionLimit,
     SessionNotFound,
 )
-from kernelagent.isolation.confinement import Confinement
 from kernelagent.jupyter.forking import ForkSource
 from kernelagent.jupyter.kernel import Kernel
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.launcher import Launcher, Parked
 from kernelagent.jupyter.pool import Pool
 from kernelagent.jupyter.provisioner import ForkProvisioner
-from kernelagent.observers import Observers
-from kernelagent.processes.environment import Environment
-from kernelagent.processes.process import SERVER, raise_descriptor_limit
+from kernelagent.processes.process import raise_descriptor_limit
+from kernelagent.sandbox import Sandbox
 from kernelagent.sessions.checkpoint import Checkpoint, Checkpoints
 from kernelagent.sessions.lease import SessionFacts
 from kernelagent.sessions.session import Session, SessionPolicy
 from kernelagent.settings import Settings
-from kernelagent.workspace.paths import real_path
 
 log = logging.getLogger(__name__)
 
@@ -45,25 +41,21 @@ DEFAULT_SESSION = "default"
 _LANGUAGE = "python"
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SWEEP_INTERVAL = 5.0
-_LONGEST_PATH_TOLD = 1000
 _KERNEL_DESCRIPTORS = 12
 _OTHER_DESCRIPTORS = 512
 
 
 class Engine:
-    """Everything that runs code; use as an async context manager."""
+    """Everything that runs code. `open` first, `close` in any case."""
 
     def __init__(
         self,
-        settings: Settings,
-        languages: Languages | None = None,
-        *,
-        server_id: str | None = None,
+        sandbox: Sandbox,
+        languages: Languages,
     ) -> None:
-        self.server_id = server_id or uuid.uuid4().hex
-        self.settings = settings
-        self.languages = languages or Languages.load()
-        self.workspace = settings.workspace
+        self.sandbox = sandbox
+        self.settings = settings = sandbox.settings
+        self.languages = languages
         self._policy = SessionPolicy(
             workspace=settings.workspace,
             queue_limit=settings.queue_limit,
@@ -72,9 +64,7 @@ class Engine:
         )
         self._sessions: dict[str, Session] = {}
         self._pools: dict[str, Pool] = {}
-        self.environment = Environment(settings.kernel_env, {SERVER: self.server_id})
-        self.observers = Observers()
-        self._launcher = Launcher(settings, self.environment, self.observers)
+        self._launcher = Launcher(sandbox)
         self.checkpoints = Checkpoints(
             limit=settings.max_checkpoints,
             memory=settings.checkpoint_memory or self._launcher.memory_limit // 3,
@@ -84,17 +74,8 @@ class Engine:
         self._opened = False
         self._closing = False
 
-    async def __aenter__(self) -> Engine:
-        try:
-            await self.open()
-        except BaseException:
-            await self.close()
-            raise
-        return self
-
     async def open(self) -> None:
-        """Make the workspace, start fork servers and pools; `close` is owed in any case."""
-        await asyncio.to_thread(self.workspace.mkdir, parents=True, exist_ok=True)
+        """Start fork servers and pools in the open sandbox; `close` must follow in any case."""
         wanted = _OTHER_DESCRIPTORS + self.settings.max_kernels * _KERNEL_DESCRIPTORS
         allowed = raise_descriptor_limit(wanted)
         if allowed < wanted:
@@ -116,9 +97,6 @@ class Engine:
                 self._pool(language).fill()
         self._sweeper = asyncio.create_task(self._sweep(), name="session expiry")
         self._opened = True
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """End all sessions and kernels; nothing is left behind."""
@@ -172,11 +150,6 @@ class Engine:
     def fork_server_facts(self) -> dict[str, dict[str, Any]]:
         """The state of each fork server, by language."""
         return self._launcher.fork_server_facts
-
-    @property
-    def confinement(self) -> Confinement:
-        """What starts processes, and keeps them away from the service."""
-        return self._launcher.confinement
 
     @property
     def memory_facts(self) -> dict[str, Any]:
@@ -237,7 +210,7 @@ class Engine:
         """A new session with its kernel ready; nothing of it is left if that fails."""
         wanted = self.languages.find(language)
         wanted.kernelspec  # noqa: B018 - raises LanguageNotAvailable before anything is made
-        cwd = await self.directory(workdir)
+        cwd = await self.sandbox.directory(workdir)
         facts = SessionFacts(
             # Nothing is awaited between this and its entry into the table.
             self._new_id(session_id),
@@ -345,18 +318,6 @@ class Engine:
         finally:
             await asyncio.shield(self._remove(session))
 
-    async def directory(self, workdir: str | None) -> Path | None:
-        """The existing directory `workdir`, relative to the workspace; raises DirectoryNotFound."""
-        if not workdir:
-            return None
-        path = _directory_path(workdir, self.workspace)
-        if not await asyncio.to_thread(_is_directory, path):
-            shown = str(path)[:_LONGEST_PATH_TOLD]
-            raise DirectoryNotFound(
-                f"workdir does not exist or is no directory: {shown}", details={"path": shown}
-            )
-        return path
-
     async def _copy(
         self,
         language: Language,
@@ -396,8 +357,8 @@ class Engine:
             facts,
             self._pool(facts.language),
             self._policy,
-            self.environment,
-            self.observers,
+            self.sandbox.environment,
+            self.sandbox.observers,
         )
         self._sessions[session.id] = session
         return session
@@ -445,6 +406,23 @@ class Engine:
                     log.exception("an expired session could not be closed")
 
 
+@contextlib.asynccontextmanager
+async def open_engine(
+    settings: Settings, languages: Languages | None = None
+) -> AsyncIterator[Engine]:
+    """An engine in a sandbox of its own; nothing is left of either."""
+    languages = languages or Languages.load()
+    sandbox = Sandbox(settings, languages.needs)
+    engine = Engine(sandbox, languages)
+    try:
+        await sandbox.open()
+        await engine.open()
+        yield engine
+    finally:
+        await engine.close()
+        await sandbox.close()
+
+
 def _source(kernel: Kernel) -> ForkSource:
     """What a copy of `kernel` is made from; raises BranchRefused."""
     if kernel.source is not None:
@@ -462,26 +440,6 @@ def _source(kernel: Kernel) -> ForkSource:
         "only kernels that the fork server has made can be copied, and this one was started by "
         "itself, because of KERNELAGENT_FORK_SERVER or what `fork_servers` in /health tells"
     )
-
-
-def _directory_path(workdir: str, workspace: Path) -> Path:
-    """The absolute directory that `workdir` names; raises InvalidRequest if no path can be so."""
-    if "\0" in workdir:
-        raise InvalidRequest("workdir contains a NUL character")
-    workdir = real_path(workdir, workspace)
-    try:
-        return workspace / Path(workdir).expanduser()
-    except RuntimeError:
-        # Nobody has the name behind the ~, so it is that of a directory.
-        return workspace / workdir
-
-
-def _is_directory(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        # Too long, or behind a directory that we may not enter.
-        return False
 
 
 def _not_found(session_id: str) -> SessionNotFound:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Query, Request
 
 from kernelagent.auth.tokens import SESSIONS
 from kernelagent.errors import InvalidRequest
@@ -34,20 +34,14 @@ from kernelagent.sessions.models import (
 )
 from kernelagent.sessions.session import Session
 from kernelagent.text import utc_timestamp
-from kernelagent.web.guard import require
-from kernelagent.web.routing import ERRORS, authorized_route
+from kernelagent.web.routing import feature_router
+from kernelagent.web.services import service_of
 
-router = APIRouter(
-    tags=["sessions"],
-    dependencies=[Depends(require(SESSIONS))],
-    responses=ERRORS,
-    route_class=authorized_route(SESSIONS),
-)
+router = feature_router("sessions", SESSIONS)
 
 
 def _engine(request: Request) -> Engine:
-    engine: Engine = request.app.state.engine
-    return engine
+    return service_of(request, Engine)
 
 
 def _info(session: Session, engine: Engine) -> dict[str, Any]:
@@ -64,7 +58,7 @@ def _info(session: Session, engine: Engine) -> dict[str, Any]:
         "generation": session.generation,
         "parent": facts.parent,
         "checkpoints": len(engine.checkpoints.of(session.id)),
-        "workdir": str(facts.cwd or engine.workspace),
+        "workdir": str(facts.cwd or engine.sandbox.workspace),
         "queued": session.queued,
         "queue_limit": engine.settings.queue_limit,
         "executions": session.runs,
@@ -275,7 +269,7 @@ async def list_jupyter_sessions(request: Request) -> JupyterSessionList:
             connections=session.queued + (session.state == "busy"),
             last_activity=utc_timestamp(session.last_activity),
             language=session.facts.language.name,
-            path=str(session.facts.cwd or _engine(request).workspace),
+            path=str(session.facts.cwd or _engine(request).sandbox.workspace),
             name=session.facts.name or session.id,
             parent=session.facts.parent,
             checkpoints=len(_engine(request).checkpoints.of(session.id)),

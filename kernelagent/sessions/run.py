@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from kernelagent.errors import DirectoryNotFound
-from kernelagent.jupyter.cgroup import MemoryUse
 from kernelagent.jupyter.kernel import Kernel
 from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.outputs import OutputCollector
 from kernelagent.outcome import Outcome
+from kernelagent.processes.cgroup import MemoryUse
 
 # The reply may be lost after an interrupt, and `idle` by a faulty kernel: how long to wait for the
 # second of the two. The wait for `idle` begins anew with each output.

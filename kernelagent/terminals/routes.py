@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, WebSocket
+from fastapi import Query, Request, WebSocket
 
 from kernelagent.auth.tokens import TERMINAL
 from kernelagent.errors import InvalidRequest
@@ -19,15 +19,10 @@ from kernelagent.terminals.service import TerminalService
 from kernelagent.terminals.socket import TerminalSocket
 from kernelagent.terminals.terminal import Terminal
 from kernelagent.text import utc_timestamp
-from kernelagent.web.guard import require
-from kernelagent.web.routing import ERRORS, authorized_route
+from kernelagent.web.routing import feature_router
+from kernelagent.web.services import service_of
 
-router = APIRouter(
-    tags=["terminals"],
-    dependencies=[Depends(require(TERMINAL))],
-    responses=ERRORS,
-    route_class=authorized_route(TERMINAL),
-)
+router = feature_router("terminals", TERMINAL)
 
 _Cells = Annotated[int | None, Query(ge=1, le=LARGEST_SIZE)]
 
@@ -37,7 +32,7 @@ async def open_terminal(
     websocket: WebSocket, cols: _Cells = None, rows: _Cells = None, binary: bool = False
 ) -> None:
     """A shell on a terminal, which ends when its client leaves."""
-    service: TerminalService = websocket.app.state.terminals
+    service = service_of(websocket, TerminalService)
     # Before the connection is accepted: what is wrong is then told as an HTTP answer.
     terminal = await service.start(cols or 80, rows or 24)
     try:
@@ -88,7 +83,7 @@ async def attach_terminal(
     rows: _Cells = None,
 ) -> None:
     """Look at a named terminal, from an offset on; whoever was there before is sent away."""
-    service: TerminalService = websocket.app.state.terminals
+    service = service_of(websocket, TerminalService)
     terminal = service.find(terminal_id)
     output = terminal.output
     if not takeover:
@@ -116,8 +111,7 @@ async def attach_terminal(
 
 
 def _service(request: Request) -> TerminalService:
-    service: TerminalService = request.app.state.terminals
-    return service
+    return service_of(request, TerminalService)
 
 
 def _info(terminal: Terminal) -> TerminalInfo:

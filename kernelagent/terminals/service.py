@@ -19,7 +19,7 @@ from kernelagent.errors import (
     TerminalNotFound,
     TerminalStartFailed,
 )
-from kernelagent.sessions.engine import Engine
+from kernelagent.sandbox import Sandbox
 from kernelagent.terminals.models import CreateTerminal
 from kernelagent.terminals.terminal import Terminal, TerminalSpec
 
@@ -34,8 +34,8 @@ _LOCALE = "C.UTF-8"
 class TerminalService:
     """What the routes of terminals share. `close` ends them all: they do not outlive the server."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
         self._running: set[Terminal] = set()
         self._named: dict[str, Terminal] = {}
         self._sweeper: asyncio.Task[None] | None = None
@@ -71,7 +71,7 @@ class TerminalService:
 
     async def create(self, wanted: CreateTerminal) -> Terminal:
         """A named terminal; raises TerminalExists, TerminalLimit, TerminalStartFailed too."""
-        settings = self.engine.settings
+        settings = self.sandbox.settings
         spec = await self._spec(wanted, scrollback=settings.terminal_scrollback, patience=_PATIENCE)
         if spec.name in self._named:
             raise TerminalExists(f"there is a terminal with this id: {spec.name}")
@@ -106,8 +106,8 @@ class TerminalService:
         scrollback: int | None = None,
         patience: float = float("inf"),
     ) -> TerminalSpec:
-        engine = self.engine
-        cwd = await engine.directory(wanted.workdir) or engine.workspace
+        sandbox = self.sandbox
+        cwd = await sandbox.directory(wanted.workdir) or sandbox.workspace
         args = None if wanted.args is None else tuple(wanted.args)
         argv = (_shell(),) if wanted.command is None else argv_of(wanted.command, args)
         variables = self._environment(wanted.env or {})
@@ -122,14 +122,14 @@ class TerminalService:
             cwd,
             wanted.cols,
             wanted.rows,
-            engine.settings.interrupt_grace,
+            sandbox.settings.interrupt_grace,
             scrollback,
             patience,
-            engine.confinement.starter,
+            sandbox.starter,
         )
 
     def _environment(self, wanted: Mapping[str, str]) -> dict[str, str]:
-        environment = self.engine.environment
+        environment = self.sandbox.environment
         # The service's own terminal, if it has one, is another.
         term = environment.variables.get("TERM", _TERM)
         variables = environment.of_process({"TERM": term, **wanted})
@@ -143,7 +143,7 @@ class TerminalService:
     def _start(self, spec: TerminalSpec) -> Terminal:
         if self._closing:
             raise ServiceClosing("the service is shutting down")
-        limit = self.engine.settings.max_terminals
+        limit = self.sandbox.settings.max_terminals
         if len(self._running) >= limit:
             raise TerminalLimit(
                 f"{limit} terminals run, as many as the settings allow", details={"limit": limit}
@@ -153,7 +153,7 @@ class TerminalService:
         return terminal
 
     async def _sweep(self) -> None:
-        settings = self.engine.settings
+        settings = self.sandbox.settings
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL)
             now = time.monotonic()
@@ -175,7 +175,7 @@ class TerminalService:
             for name, terminal in self._named.items()
             if terminal.ended.is_set() and terminal.view is None
         ]
-        excess = len(ended) - self.engine.settings.max_terminals
+        excess = len(ended) - self.sandbox.settings.max_terminals
         for _, name in sorted(ended)[: max(excess, 0)]:
             del self._named[name]
 

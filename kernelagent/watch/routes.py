@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request, WebSocket
+from fastapi import Header, Query, Request, WebSocket
 from starlette.responses import Response
 
 from kernelagent.auth.tokens import FILES
@@ -13,17 +13,12 @@ from kernelagent.text import utc_timestamp
 from kernelagent.watch.models import WatchInfo, WatchList
 from kernelagent.watch.service import WatchService
 from kernelagent.watch.streams import StreamedWatch, WatchSocket
-from kernelagent.web.guard import require
 from kernelagent.web.json import json_response
-from kernelagent.web.routing import ERRORS, authorized_route
+from kernelagent.web.routing import feature_router
+from kernelagent.web.services import service_of
 from kernelagent.web.streaming import EVENT_STREAM, NDJSON, wanted_stream
 
-router = APIRouter(
-    tags=["files"],
-    dependencies=[Depends(require(FILES))],
-    responses=ERRORS,
-    route_class=authorized_route(FILES),
-)
+router = feature_router("files", FILES)
 
 _STREAM = {"schema": {"type": "string"}}
 
@@ -44,7 +39,7 @@ async def watch(
     ] = None,
 ) -> Response:
     """Stream the changes beneath a path if `Accept` asks for a stream; else list the watches."""
-    service: WatchService = request.app.state.watches
+    service = service_of(request, WatchService)
     media_type = wanted_stream(request.headers.get("accept", ""))
     if media_type is not None:
         if path is not None and not path.isascii():
@@ -65,5 +60,5 @@ async def watch(
 @router.websocket("/files/watch")
 async def watch_socket(websocket: WebSocket) -> None:
     """Sends the changes beneath the path that the first message names."""
-    service: WatchService = websocket.app.state.watches
+    service = service_of(websocket, WatchService)
     await WatchSocket(websocket, service).serve()

@@ -26,6 +26,7 @@ from kernelagent.errors import (
 from kernelagent.files.fs import names
 from kernelagent.files.fs.paths import Roots, quoted, told
 from kernelagent.files.fs.threads import act_as
+from kernelagent.sandbox import Sandbox
 from kernelagent.settings import Settings
 from kernelagent.text import utc_timestamp
 from kernelagent.watch.changes import Change, ChangeFeed, Ending, Event, Overflow
@@ -244,10 +245,10 @@ def _no_such(path: str) -> ApiError:
 class WatchService:
     """What the routes of watches share. `close` ends all watches."""
 
-    def __init__(self, settings: Settings, roots: Roots) -> None:
-        self.settings = settings
+    def __init__(self, sandbox: Sandbox, roots: Roots) -> None:
+        self.settings = settings = sandbox.settings
         self._roots = roots
-        self._owner: tuple[int, int] | None = None
+        self._owner = sandbox.owner
         self._budget = Budget(settings.watch_names)
         self._watches: dict[str, Watch] = {}
         self._none_left = asyncio.Event()
@@ -258,10 +259,6 @@ class WatchService:
     def watches(self) -> list[Watched]:
         """Those that are on."""
         return [watch.facts for watch in self._watches.values() if watch.is_on]
-
-    def belong_to(self, owner: tuple[int, int] | None) -> None:
-        """Look with the rights of this user (uid, gid) only."""
-        self._owner = owner
 
     @property
     def default_path(self) -> str:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
+# In the state of a request: the scopes that its route asks for, and who has one of them.
+_GRANTED = "granted"
+
 
 def token_from_headers(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """The token in an ASGI scope's headers.
@@ -45,12 +48,20 @@ def authorize(connection: HTTPConnection, *scopes: str) -> Principal:
     if authenticator.is_open:
         _refuse_foreign_page(connection.scope["headers"])
     principal = authenticator.verify(token_from_scope(connection.scope))
-    connection.scope.setdefault("state", {})["subject"] = principal.subject
+    state = connection.scope.setdefault("state", {})
+    state["subject"] = principal.subject
     if not any(map(principal.allows, scopes)):
         wanted = ALTERNATIVE.join(scopes)
         raise AccessDenied(
             f"the token lacks the scope {wanted}", details={"required_scope": wanted}
         )
+    state[_GRANTED] = (scopes, principal)
+    return principal
+
+
+def principal_of(connection: HTTPConnection) -> Principal:
+    """Who makes the request, once `authorize` has let it in."""
+    principal: Principal = connection.scope["state"][_GRANTED][1]
     return principal
 
 
@@ -85,6 +96,9 @@ def require(*scopes: str) -> Any:
 
     # FastAPI reads the annotation at run time: its class must be a real import.
     async def required(connection: HTTPConnection) -> Principal:
+        granted = connection.scope.get("state", {}).get(_GRANTED)
+        if granted is not None and granted[0] == scopes:
+            return principal_of(connection)
         return authorize(connection, *scopes)
 
     required.scope = ALTERNATIVE.join(scopes)  # type: ignore[attr-defined]

@@ -60,7 +60,6 @@ class RequestContext:
         *,
         max_body_bytes: int,
         body_limits: Mapping[str, int] | None = None,
-        shortcuts: Mapping[tuple[str, str], ASGIApp] | None = None,
         observers: Observers | None = None,
     ) -> None:
         self.app = app
@@ -68,8 +67,6 @@ class RequestContext:
         self.max_body_bytes = max_body_bytes
         # By path: routes that read larger bodies, and do not keep them in memory.
         self.body_limits = body_limits or {}
-        # By method and path: routes that are called at once, past the router and what is around it.
-        self.shortcuts = shortcuts or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -131,9 +128,6 @@ class RequestContext:
         template = getattr(scope.get("route"), "path", None)
         if template is not None:
             return str(template)
-        path = scope["path"]
-        if (scope.get("method"), path) in self.shortcuts:
-            return str(path)
         # A route that is not ours, as those of the documentation.
         return _OTHER if "endpoint" in scope else _UNMATCHED
 
@@ -143,8 +137,7 @@ class RequestContext:
                 response = error_response(request.refuse(), scope)
                 await response(scope, request.receive, request.send)
             else:
-                app = self.shortcuts.get((scope["method"], scope["path"]), self.app)
-                await app(scope, request.receive, request.send)
+                await self.app(scope, request.receive, request.send)
         except ClientDisconnect:
             pass
         except Exception as failure:

@@ -1,16 +1,17 @@
-"""What the routes of all features share: who may call them, and which errors they document."""
+"""The router of a feature: who may call its routes, and which errors they document."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from kernelagent.web.guard import authorize
+from kernelagent.web.guard import authorize, require
 
 
 class ErrorResponse(BaseModel):
@@ -35,26 +36,52 @@ _DESCRIPTIONS: dict[int | str, str] = {
     # Keeps FastAPI from documenting its own 422, which is never sent.
     "default": "Any other error",
 }
-ERRORS: dict[int | str, dict[str, Any]] = {
+_ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": description}
     for status, description in _DESCRIPTIONS.items()
 }
 
 
-def authorized_route(*scopes: str) -> type[APIRoute]:
-    """A class of routes for tokens that open one of `scopes`; declare them with `require` too.
+def feature_router(tag: str, *scopes: str, direct: bool = False) -> APIRouter:
+    """A router whose routes, WebSockets too, are for tokens that open one of `scopes`.
 
-    FastAPI reads and parses a body before it asks the dependencies who sends it.
+    With `direct` FastAPI does nothing between the check and the endpoint, which takes the request
+    alone. What it does for parameters and models costs about as much as everything else that the
+    service does for a small run. Such routes document their errors themselves.
     """
+    return APIRouter(
+        tags=[tag],
+        dependencies=[Depends(require(*scopes))],
+        responses=None if direct else _ERRORS,
+        route_class=_direct_route(scopes) if direct else _checked_route(scopes),
+    )
 
-    class AuthorizedRoute(APIRoute):
+
+def _checked_route(scopes: tuple[str, ...]) -> type[APIRoute]:
+    """Routes that ask who sends a request before they read its body; FastAPI asks afterwards."""
+
+    class CheckedRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
 
-            async def authorized(request: Request) -> Response:
+            async def checked(request: Request) -> Response:
                 authorize(request, *scopes)
                 return await handle(request)
 
-            return authorized
+            return checked
 
-    return AuthorizedRoute
+    return CheckedRoute
+
+
+def _direct_route(scopes: tuple[str, ...]) -> type[APIRoute]:
+    class DirectRoute(APIRoute):
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["method"] not in (self.methods or ()):
+                await super().handle(scope, receive, send)
+                return
+            request = Request(scope, receive, send)
+            authorize(request, *scopes)
+            response: Response = await self.endpoint(request)
+            await response(scope, receive, send)
+
+    return DirectRoute

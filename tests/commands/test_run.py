@@ -115,6 +115,7 @@ async def test_much_output_goes_to_a_file(server: Server) -> None:
     files = {Path(file["path"]).name: Path(file["path"]) for file in truncation["files"]}
     head, _, marker = answer["stdout"].partition("\n[kernelagent: ")
     assert str(files["stdout.txt"]) in marker
+    assert files["stdout.txt"].parent.name == answer["command_id"]
     assert head.encode() + files["stdout.txt"].read_bytes() == everything
     assert "stdout_base64" not in answer
 

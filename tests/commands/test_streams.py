@@ -255,6 +255,16 @@ def opened(server: Server) -> connect:
     return connect(f"{server.websocket_url}/commands/stream", additional_headers=server.headers)
 
 
+async def test_a_message_may_come_in_a_binary_frame(server: Server) -> None:
+    async with opened(server) as socket:
+        await socket.send(json.dumps({"command": "echo 1"}).encode())
+        messages: list[dict[str, Any]] = []
+        while not messages or messages[-1]["type"] != "complete":
+            messages.append(json.loads(await socket.recv()))
+    assert [message["type"] for message in messages] == ["started", "stdout", "result", "complete"]
+    assert len({message["command_id"] for message in messages if "command_id" in message}) == 1
+
+
 async def test_several_commands_on_one_socket(server: Server) -> None:
     async with opened(server) as socket:
         for n in range(3):

@@ -68,6 +68,9 @@ def application(root: Path, runtime_dir: Path, way: str) -> Iterator[FastAPI]:
         jwt_secret=SECRET,
         file_roots=(root / "other",),
         max_file_operations=1000,
+        isolation="off",
+        pool_idle=0,
+        fork_server=False,
     )
     with pytest.MonkeyPatch.context() as patch:
         if way == "walk":
@@ -81,11 +84,11 @@ async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     token, _ = Authenticator.from_settings(app.state.settings).issue()
     transport = httpx.ASGITransport(app)
     headers = {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(
-        transport=transport, base_url="http://agent", headers=headers
-    ) as client:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://agent", headers=headers) as client,
+    ):
         yield client
-    await app.state.files.close()
 
 
 def snapshot(root: Path) -> dict[str, Any]:

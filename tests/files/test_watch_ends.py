@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from kernelagent.errors import ServiceClosing
 from kernelagent.files.fs.paths import Roots
+from kernelagent.isolation.confinement import Needs
+from kernelagent.sandbox import Sandbox
 from kernelagent.settings import Settings
 from kernelagent.watch.service import WatchService
 from tests.files.watchers import events, leftovers, socket_to, until_on, watched, watches
@@ -89,10 +92,13 @@ async def test_the_server_leaves_while_a_watch_is_on(tmp_path: Path) -> None:
         running.process.kill()
 
 
+NOTHING = Needs(sys.executable, [])
+
+
 async def test_tasks_and_threads(settings: Settings, tmp_path: Path) -> None:
     """What cannot be seen from outside: nothing of a watch goes on in the process."""
     before = (len(asyncio.all_tasks()), threading.active_count())
-    service = WatchService(settings, Roots(settings.workspace, []))
+    service = WatchService(Sandbox(settings, NOTHING), Roots(settings.workspace, []))
     settings.workspace.mkdir()
     for number in range(300):
         (settings.workspace / str(number)).mkdir()

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent.jupyter import cgroup
-from kernelagent.jupyter.cgroup import MemoryGroup, MemoryGroups, MemoryUse
+from kernelagent.processes import cgroup
+from kernelagent.processes.cgroup import MemoryGroup, MemoryGroups, MemoryUse
 
 MIB = 2**20
 LIMIT = 64 * MIB

@@ -130,7 +130,7 @@ async def main():
     settings = load_settings(
         workspace={str(tmp_path)!r}, runtime_dir={str(runtime_dir)!r}, pool_idle=0, preload=()
     )
-    async with Engine(settings) as engine:
+    async with open_engine(settings) as engine:
         session = await engine.create_session()
         print(session.kernel.pid, flush=True)
         await asyncio.sleep(1000)

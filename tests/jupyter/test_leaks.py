@@ -8,7 +8,7 @@ import threading
 import weakref
 from pathlib import Path
 
-from kernelagent.sessions.engine import Engine
+from kernelagent.sessions.engine import open_engine
 from kernelagent.settings import Settings
 from tests.jupyter.engines import EngineFactory, run, submit
 from tests.jupyter.leaks import descriptors, family, warm_threads
@@ -23,13 +23,13 @@ async def test_a_hundred_sessions_leave_nothing(
     session = await engine.create_session()
     await run(session, "print x")
     await engine.close_session(session.id)
-    before = (descriptors(), threading.active_count(), len(family(engine.workspace)))
+    before = (descriptors(), threading.active_count(), len(family(engine.sandbox.workspace)))
     files = sorted(runtime_dir.rglob("*"))
     for _ in range(10):
         sessions = await asyncio.gather(*(engine.create_session() for _ in range(10)))
         await asyncio.gather(*(run(session, "print x\nsetsid") for session in sessions))
         await asyncio.gather(*(engine.close_session(session.id) for session in sessions))
-    after = (descriptors(), threading.active_count(), len(family(engine.workspace)))
+    after = (descriptors(), threading.active_count(), len(family(engine.sandbox.workspace)))
     assert after == before
     assert sorted(runtime_dir.rglob("*")) == files
 
@@ -73,7 +73,7 @@ async def test_an_engine_leaves_nothing(settings: Settings, runtime_dir: Path) -
     before = (descriptors(), threading.active_count(), family(settings.workspace))
     settings = settings.model_copy(update={"preload": ()})
     for _ in range(2):
-        async with Engine(settings) as engine:
+        async with open_engine(settings) as engine:
             await run(engine.session("default"), "print('x' * 100_000)")
     after = (descriptors(), threading.active_count(), family(settings.workspace))
     assert after == before
@@ -88,7 +88,8 @@ async def test_an_engine_that_fails_to_open_leaves_nothing(
     before = descriptors()
     for _ in range(3):
         try:
-            await Engine(settings.model_copy(update={"workspace": blocked / "x"})).__aenter__()
+            async with open_engine(settings.model_copy(update={"workspace": blocked / "x"})):
+                pass
         except OSError:
             continue
         raise AssertionError("a workspace below a file was accepted")

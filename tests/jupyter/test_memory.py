@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from kernelagent.jupyter import memory
-from kernelagent.jupyter.cgroup import MemoryGroup, MemoryUse
 from kernelagent.jupyter.memory import KernelMemory, default_limit, oom_kills
+from kernelagent.processes.cgroup import MemoryGroup, MemoryUse
 from tests.waiting import PATIENCE
 
 TOTAL = psutil.virtual_memory().total

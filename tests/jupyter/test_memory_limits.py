@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kernelagent.jupyter.cgroup import MemoryGroups
 from kernelagent.outcome import Outcome
-from kernelagent.sessions.engine import Engine
+from kernelagent.processes.cgroup import MemoryGroups
+from kernelagent.sessions.engine import Engine, open_engine
 from kernelagent.sessions.execution import Result
 from kernelagent.sessions.session import Session
 from kernelagent.settings import Settings
@@ -33,7 +33,7 @@ def limited(settings: Settings) -> Settings:
 @pytest.fixture(scope="module")
 async def limited_engine(module_settings: Settings) -> AsyncIterator[Engine]:
     """An engine whose kernels are limited, for sessions of the tests' own."""
-    async with Engine(module_settings.model_copy(update=CHANGES)) as engine:
+    async with open_engine(module_settings.model_copy(update=CHANGES)) as engine:
         yield engine
 
 
@@ -108,7 +108,7 @@ async def test_a_branch_has_a_limit_of_its_own(limited_engine: Engine, session: 
 
 
 async def test_groups_go_with_their_kernels_and_the_engine(limited: Settings) -> None:
-    async with Engine(limited) as engine:
+    async with open_engine(limited) as engine:
         need_groups(engine)
         session = await engine.create_session()
         assert session.kernel is not None
@@ -127,7 +127,7 @@ async def test_groups_go_with_their_kernels_and_the_engine(limited: Settings) ->
 
 
 async def test_without_groups_the_memory_is_watched(watched: Settings) -> None:
-    async with Engine(watched) as engine:
+    async with open_engine(watched) as engine:
         assert engine.memory_facts["reason"] == "the test says so"
         grow = "kept = []\nwhile True:\n    kept.append(bytearray(1 << 20))"
         result = await run(engine.session("default"), grow)
@@ -149,7 +149,7 @@ async def test_a_group_that_cannot_be_made_does_not_keep_a_kernel_from_starting(
 
 
 async def test_a_plain_kernel_is_in_a_group_too(limited: Settings) -> None:
-    async with Engine(limited.model_copy(update={"fork_server": False})) as engine:
+    async with open_engine(limited.model_copy(update={"fork_server": False})) as engine:
         need_groups(engine)
         session = await engine.create_session()
         assert session.kernel is not None

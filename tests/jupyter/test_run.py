@@ -229,9 +229,9 @@ async def test_the_side_channel_carries_environment_and_directory_as_data(
     engine = await faulty_engine()
     session = engine.session("default")
     value = "'\"$\n{}"
-    result = await run(session, "echo_meta", env={"A": value}, cwd=engine.workspace)
+    result = await run(session, "echo_meta", env={"A": value}, cwd=engine.sandbox.workspace)
     assert '"cwd"' in text_of(result)
-    assert str(engine.workspace) in text_of(result)
+    assert str(engine.sandbox.workspace) in text_of(result)
 
 
 async def test_an_interrupt_before_the_kernel_began_still_lands(

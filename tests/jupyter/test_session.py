@@ -24,7 +24,7 @@ from kernelagent.errors import (
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.outcome import Outcome
-from kernelagent.sessions.engine import Engine
+from kernelagent.sessions.engine import Engine, open_engine
 from kernelagent.sessions.execution import Begun, Feed
 from kernelagent.settings import Settings
 from tests.jupyter.engines import EngineFactory, first_of, run, submit, text_of
@@ -155,25 +155,25 @@ async def test_a_requests_environment_is_undone_after_an_interrupt(engine: Engin
 
 async def test_a_requests_directory_is_undone(engine: Engine) -> None:
     session = engine.session("default")
-    inside = engine.workspace / "inside"
+    inside = engine.sandbox.workspace / "inside"
     inside.mkdir(exist_ok=True)
     assert text_of(await run(session, "import os; print(os.getcwd())", cwd=inside)) == f"{inside}\n"
-    assert text_of(await run(session, "print(os.getcwd())")) == f"{engine.workspace}\n"
+    assert text_of(await run(session, "print(os.getcwd())")) == f"{engine.sandbox.workspace}\n"
 
 
 async def test_cell_magics_see_environment_and_directory(engine: Engine) -> None:
     session = engine.session("default")
-    inside = engine.workspace / "inside"
+    inside = engine.sandbox.workspace / "inside"
     inside.mkdir(exist_ok=True)
     result = await run(session, "%%bash\necho $A; pwd", env={"A": "from the request"}, cwd=inside)
     assert text_of(result) == f"from the request\n{inside}\n"
 
 
 async def test_a_sessions_own_environment_and_directory(engine: Engine) -> None:
-    (engine.workspace / "home").mkdir()
+    (engine.sandbox.workspace / "home").mkdir()
     session = await engine.create_session(workdir="home", env={"A": "session"})
     code = "import os; print(os.environ['A'], os.getcwd())"
-    assert text_of(await run(session, code)) == f"session {engine.workspace / 'home'}\n"
+    assert text_of(await run(session, code)) == f"session {engine.sandbox.workspace / 'home'}\n"
     assert text_of(await run(session, code, env={"A": "request"})).startswith("request ")
     assert text_of(await run(session, code)).startswith("session ")
     await session.restart()
@@ -189,7 +189,7 @@ async def test_a_missing_directory_is_told_and_leaves_nothing(engine: Engine) ->
 async def test_a_directory_that_vanishes_before_the_run_is_told(engine: Engine) -> None:
     session = engine.session("default")
     with pytest.raises(DirectoryNotFound):
-        await run(session, "1", cwd=engine.workspace / "gone")
+        await run(session, "1", cwd=engine.sandbox.workspace / "gone")
     assert (await run(session, "1")).outcome is Outcome.OK
 
 
@@ -305,7 +305,7 @@ async def test_a_busy_session_does_not_expire(engine: Engine) -> None:
 async def test_ids_and_limits_of_sessions(settings: Settings) -> None:
     languages = Languages([*Languages.load(), Language("cobol", (), None, "it is too old")])
     changes = {"max_sessions": 1, "pool_idle": 0, "fork_server": False}
-    async with Engine(settings.model_copy(update=changes), languages) as engine:
+    async with open_engine(settings.model_copy(update=changes), languages) as engine:
         with pytest.raises(InvalidRequest):
             await engine.create_session(session_id="no/slash")
         with pytest.raises(LanguageNotAvailable):
@@ -332,7 +332,9 @@ async def test_output_over_the_budget_is_in_a_file(engine: Engine) -> None:
     assert result.truncation.stdout_bytes == 100_001
     [file] = result.truncation.files
     assert file["bytes"] == 90_001
-    rest = engine.workspace / ".kernelagent" / "outputs" / result.execution_id / "stdout.txt"
+    rest = (
+        engine.sandbox.workspace / ".kernelagent" / "outputs" / result.execution_id / "stdout.txt"
+    )
     assert rest.read_text() == "x" * 90_000 + "\n"
 
 

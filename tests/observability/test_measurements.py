@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -300,17 +302,17 @@ def full() -> tuple[Measurements, Gauges]:
 
 @pytest.mark.parametrize("openmetrics", [False, True])
 def test_labels_are_escaped_and_numbers_exact(openmetrics: bool) -> None:
-    out = Exposition("x_", openmetrics=openmetrics)
+    out = Exposition("x_")
     labels = ('a"b', "c\\d\ne", "")
     out.gauge("gauge", "Text", ("one", "two", "three"), {labels: 0.1 + 0.2})
     out.counter("counter", "Text", (), {(): 2**53})
-    text = out.text()
-    parsed = (
-        parse_openmetrics(f"{text}# EOF\n")  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(out)
+    gauge, counter = (
+        parse_openmetrics(generate_openmetrics(registry).decode())  # type: ignore[no-untyped-call]
         if openmetrics
-        else parse_text(text)
+        else parse_text(generate_latest(registry).decode())
     )
-    gauge, counter = parsed
     (sample,) = gauge.samples
     assert tuple(sample.labels.values()) == labels
     assert sample.value == 0.1 + 0.2

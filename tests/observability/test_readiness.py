@@ -15,7 +15,9 @@ from fastapi import FastAPI
 import kernelagent
 from kernelagent.app import create_app
 from kernelagent.auth.tokens import Authenticator
-from kernelagent.sessions.engine import Engine
+from kernelagent.jupyter.languages import Languages
+from kernelagent.sandbox import Sandbox
+from kernelagent.sessions.engine import Engine, open_engine
 from kernelagent.settings import Settings, load_settings
 from tests.waiting import until
 
@@ -33,7 +35,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, 
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://agent") as client,
     ):
-        yield client, app.state.engine
+        yield client, app.state.agent.engine
 
 
 async def probe(client: httpx.AsyncClient) -> int:
@@ -92,8 +94,8 @@ async def test_a_lease_does_not_make_it_unready_and_a_failing_refill_does(
 
 async def test_without_a_pool_it_is_ready_when_it_is_up(settings: Settings) -> None:
     wanted = settings_with(settings, pool_idle=0)
-    engine = Engine(wanted)
-    assert not engine.ready
+    languages = Languages.load()
+    assert not Engine(Sandbox(wanted, languages.needs), languages).ready
     async with running(wanted) as (client, opened):
         assert opened.pool_facts["python"]["wanted"] == 0
         assert await probe(client) == 200
@@ -106,7 +108,7 @@ async def test_a_pool_of_an_alias_counts(settings: Settings) -> None:
 
 
 async def test_a_service_that_closes_is_not_ready(settings: Settings) -> None:
-    async with Engine(settings_with(settings, pool_idle=0)) as engine:
+    async with open_engine(settings_with(settings, pool_idle=0)) as engine:
         assert engine.ready
     assert not engine.ready
 
@@ -121,7 +123,7 @@ async def test_another_languages_pool_is_not_waited_for(settings: Settings) -> N
 async def test_a_loop_that_is_held_up_is_seen(settings: Settings) -> None:
     app = create_app(settings_with(settings, pool_idle=0))
     async with app.router.lifespan_context(app):
-        lag = app.state.observability.measurements.loop_lag
+        lag = app.state.agent.observability.measurements.loop_lag
 
         async def is_measured() -> bool:
             return bool(lag.count)

@@ -363,8 +363,8 @@ def test_nothing_of_the_sdk_is_imported_without_being_asked_for() -> None:
         "async def main():\n"
         "    app = create_app(settings)\n"
         "    async with app.router.lifespan_context(app):\n"
-        "        assert app.state.engine.observers._listeners == [\n"
-        "            app.state.observability.measurements]\n"
+        "        assert app.state.agent.sandbox.observers._listeners == [\n"
+        "            app.state.agent.observability.measurements]\n"
         "asyncio.run(main())\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry.sdk')])\n"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Request
 
 from kernelagent.auth.tokens import EXECUTE
 from kernelagent.execution.cache.models import (
@@ -17,26 +17,10 @@ from kernelagent.execution.cache.models import (
 from kernelagent.execution.cache.service import CachedRuns
 from kernelagent.text import utc_timestamp
 from kernelagent.web.about import root_facts
-from kernelagent.web.guard import require
-from kernelagent.web.routing import ErrorResponse
+from kernelagent.web.routing import feature_router
+from kernelagent.web.services import service_of
 
-_DESCRIPTIONS: dict[int | str, str] = {
-    400: "The request cannot be used",
-    401: "No token, or not a good one",
-    403: "A token for something else",
-    409: "Not in the state that the service is in",
-    # Keeps FastAPI from documenting its own 422, which is never sent.
-    "default": "Any other error",
-}
-
-router = APIRouter(
-    tags=["cache"],
-    dependencies=[Depends(require(EXECUTE))],
-    responses={
-        status: {"model": ErrorResponse, "description": description}
-        for status, description in _DESCRIPTIONS.items()
-    },
-)
+router = feature_router("cache", EXECUTE)
 
 _MB = 1_000_000
 
@@ -67,19 +51,19 @@ def _statistics(cached_runs: CachedRuns) -> dict[str, Any]:
 @router.get("/cache/stats")
 async def cache_stats(request: Request) -> CacheStatistics:
     """What the result cache holds, and how often it has helped."""
-    return CacheStatistics(**_statistics(request.app.state.cached_runs))
+    return CacheStatistics(**_statistics(service_of(request, CachedRuns)))
 
 
 @router.get("/cache")
 async def cache_overview(request: Request) -> CacheOverview:
     """The same, and who answers here."""
-    return CacheOverview(**root_facts(request) | _statistics(request.app.state.cached_runs))
+    return CacheOverview(**root_facts(request) | _statistics(service_of(request, CachedRuns)))
 
 
 @router.post("/cache/clear")
 async def clear_cache(request: Request) -> ClearAnswer:
     """Forget all results; what runs now is not kept either. Any body is ignored."""
-    cached_runs: CachedRuns = request.app.state.cached_runs
+    cached_runs = service_of(request, CachedRuns)
     entries, freed = cached_runs.store.clear()
     return ClearAnswer(
         success=True,

@@ -35,7 +35,7 @@ class _Answer:
 
 
 class CachedRuns:
-    """Answers runs that ask for the cache; an async context manager, to be left after the engine's.
+    """Answers runs, with the cache where they ask for it; leave it after the engine's.
 
     Equal runs at the same time are one flight, which belongs to all of its callers.
     """
@@ -60,10 +60,12 @@ class CachedRuns:
     async def answer(
         self, request: ExecuteRequest, disconnected: Disconnected, *, rich: bool
     ) -> bytes | None:
-        """The body of the answer; None if the caller left, for which `disconnected` waits.
+        """See `ExecutionService.answer`; as others have got it, if the request asks for that.
 
         Raises InvalidRequest, FileNotFound and whatever a run raises.
         """
+        if not (request.names_cache and request.asks_cache):
+            return await self._service.answer(request, disconnected, rich=rich)
         _check(request)
         plain = request.model_copy(update={"cache": None, "cache_ttl": None, "input_files": None})
         if not self.store.enabled:
@@ -71,9 +73,9 @@ class CachedRuns:
             alone = await self._run(plain, disconnected)
             return None if alone is None else alone.rendered.body(rich=rich, cached=False)
         generation = self.store.generation
-        environment = self._service.engine.environment
+        environment = self._service.engine.sandbox.environment
         variables = environment.variables
-        directory = await self._service.engine.directory(request.workdir)
+        directory = await self._service.engine.sandbox.directory(request.workdir)
         names = tuple(dict.fromkeys(request.input_files or ()))
         reading = partial(self._read, plain, directory, names)
         files = await _unless_left(reading(), disconnected) if names else {}
@@ -133,7 +135,7 @@ class CachedRuns:
                 return await asyncio.get_running_loop().run_in_executor(
                     self._readers,
                     read_files,
-                    directory or self._service.engine.workspace,
+                    directory or self._service.engine.sandbox.workspace,
                     names,
                     lambda: stop.is_set() or self._closing.is_set(),
                 )
@@ -160,7 +162,7 @@ class CachedRuns:
             make_key,
             engine.languages.find(request.language),
             request.code,
-            inherited={**engine.environment.of_kernel(), **variables},
+            inherited={**engine.sandbox.environment.of_kernel(), **variables},
             env=env,
             directory=directory,
             budget=self._service.budget(request),

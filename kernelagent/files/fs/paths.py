@@ -130,10 +130,6 @@ class Roots:
         } | {root[:length] for root in self.roots for length in range(len(root))}
         self.protected = [Path("/", *root) for root in found]
 
-    def close_off(self, path: Path) -> None:
-        """Let clients not reach this directory either."""
-        self._closed_paths.append(Path(os.path.realpath(path)))
-
     def absolute(self, path: str) -> str:
         """`path` from the root of the file system, links and `..` as they are."""
         path = real_path(path, Path(self.workspace))

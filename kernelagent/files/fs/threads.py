@@ -37,12 +37,6 @@ class FileThreads:
         self._quick = ThreadPoolExecutor(_QUICK, "files", self._begin)
         self._long = ThreadPoolExecutor(_LONG, "files-long", self._begin)
 
-    def belong_to(self, owner: tuple[int, int] | None) -> None:
-        """Have another owner; before anything was done."""
-        if self._begun:
-            raise RuntimeError("files were used before it was known whose they are")
-        self.owner = owner
-
     def _begin(self) -> None:
         self._begun = True
         act_as(self.owner)

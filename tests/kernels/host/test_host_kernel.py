@@ -28,7 +28,7 @@ from kernelagent.jupyter.languages import Language, Languages, kernels_directory
 from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.outcome import Outcome
-from kernelagent.sessions.engine import Engine
+from kernelagent.sessions.engine import Engine, open_engine
 from kernelagent.sessions.execution import Feed, Prompt, Result, RunRequest
 from kernelagent.sessions.session import Session
 from kernelagent.settings import Settings
@@ -51,7 +51,7 @@ def mirror(tmp_path: Path) -> Language:
 async def engine_in(folder: Path, **changes: Any) -> AsyncIterator[Engine]:
     """An engine that knows the mirror only."""
     with settings_below(folder, **changes) as settings:
-        async with Engine(settings, Languages([mirror(folder)])) as engine:
+        async with open_engine(settings, Languages([mirror(folder)])) as engine:
             yield engine
 
 
@@ -417,21 +417,22 @@ async def test_a_kernel_that_is_killed_leaves_no_host(session: Session) -> None:
 async def test_a_pool_of_any_language_by_any_name(settings: Settings, tmp_path: Path) -> None:
     language = replace(mirror(tmp_path), aliases=("glass",))
     changed = settings.model_copy(update={"pools": {"glass": 2}})
-    async with Engine(changed, Languages([language])) as engine:
+    async with open_engine(changed, Languages([language])) as engine:
         await until(lambda: engine.pool_facts["mirror"]["idle"] == 2)
         session = await engine.create_session(language="glass")
         assert await value(session, "value 1") == "1"
     with pytest.raises(ConfigurationError, match="KERNELAGENT_POOLS: unknown language 'lens'"):
-        await Engine(
+        async with open_engine(
             settings.model_copy(update={"pools": {"lens": 1}}), Languages([language])
-        ).__aenter__()
+        ):
+            pass
 
 
 async def test_a_host_that_does_not_start_is_told(settings: Settings, tmp_path: Path) -> None:
     language = mirror(tmp_path)
     (tmp_path / "mirror" / "host.py").write_text("raise SystemExit('no such luck')")
     changes = {"pool_idle": 0}
-    async with Engine(settings.model_copy(update=changes), Languages([language])) as engine:
+    async with open_engine(settings.model_copy(update=changes), Languages([language])) as engine:
         with pytest.raises(KernelStartFailed) as failure:
             await engine.create_session(language="mirror")
         assert "has ended" in json.dumps(failure.value.details)

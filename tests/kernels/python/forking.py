@@ -13,7 +13,7 @@ import psutil
 
 from kernelagent.jupyter.kernel import Kernel
 from kernelagent.outcome import Outcome
-from kernelagent.sessions.engine import Engine
+from kernelagent.sessions.engine import Engine, open_engine
 from kernelagent.sessions.session import Session
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run, text_of
@@ -49,7 +49,7 @@ async def engine_of(
 ) -> AsyncIterator[Engine]:
     """An engine for kernels of one kind, whose fork server imports nothing ahead if not told."""
     changes = {"pool_idle": 0, "preload": (), **KINDS[kind], **changes}
-    async with Engine(settings.model_copy(update=changes)) as engine:
+    async with open_engine(settings.model_copy(update=changes)) as engine:
         yield engine
 
 

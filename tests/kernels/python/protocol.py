@@ -24,7 +24,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.session import Session
 
 from kernelagent.jupyter.kernel import Kernel
-from kernelagent.sessions.engine import Engine
+from kernelagent.sessions.engine import Engine, open_engine
 from tests.jupyter.engines import settings_below
 from tests.waiting import PATIENCE, wait_until
 
@@ -85,7 +85,7 @@ def hosting(directory: Path, variant: Variant, **options: Any) -> Iterator[Host]
     with (
         settings_below(directory, **options) as settings,
         start_blocking_portal("asyncio", {"use_uvloop": True}) as portal,
-        portal.wrap_async_context_manager(portal.call(Engine, settings)) as engine,
+        portal.wrap_async_context_manager(open_engine(settings)) as engine,
     ):
         yield Host(portal, engine)
 

@@ -15,7 +15,7 @@ import pytest
 from kernelagent.jupyter.forking import ChannelLost
 from kernelagent.jupyter.languages import Languages
 from kernelagent.jupyter.launcher import Launcher
-from kernelagent.processes.environment import Environment
+from kernelagent.sandbox import Sandbox
 from kernelagent.sessions.engine import Engine
 from kernelagent.settings import Settings
 from tests.jupyter.engines import run
@@ -40,7 +40,7 @@ def state_of(engine: Engine) -> tuple[int, int, int, int, set[int]]:
     return (
         descriptors(),
         threading.active_count(),
-        len(family(engine.workspace)),
+        len(family(engine.sandbox.workspace)),
         descriptors(server),
         children(server),
     )
@@ -99,14 +99,16 @@ async def test_an_engine_that_is_closed_while_its_fork_server_starts_leaves_noth
 async def launcher(request: pytest.FixtureRequest, settings: Settings) -> AsyncIterator[Launcher]:
     """A launcher whose fork server is ready."""
     settings = settings.model_copy(update={**KINDS[request.param], "preload": ()})
-    settings.workspace.mkdir()
-    made = Launcher(settings, Environment())
+    sandbox = Sandbox(settings, Languages.load().needs)
+    made = Launcher(sandbox)
     try:
+        await sandbox.open()
         await made.open(Languages.load())
         await (await made.start(Languages.load().find("python"))).stop()
         yield made
     finally:
         await made.close()
+        await sandbox.close()
 
 
 def launched(launcher: Launcher, settings: Settings) -> tuple[int, int, int, set[int]]:

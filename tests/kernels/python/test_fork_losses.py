@@ -37,7 +37,7 @@ from tests.waiting import PATIENCE, until
 SERVICE = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from kernelagent.jupyter.cgroup import MemoryGroups
+from kernelagent.processes.cgroup import MemoryGroups
 from kernelagent.sessions.engine import Engine
 from kernelagent.settings import load_settings
 from tests.jupyter.engines import run, submit
@@ -51,7 +51,7 @@ async def main(workspace, runtime_dir, kind, what):
         workspace=workspace, runtime_dir=runtime_dir, pool_idle=0, preload=(),
         lean_kernel=kind == "lean",
     )
-    async with Engine(settings) as engine:
+    async with open_engine(settings) as engine:
         await {"work": work, "fork": fork}[what](engine, Path(runtime_dir))
 
 async def work(engine, _):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from kernelagent.app import create_app
 from kernelagent.jupyter.forkserver import ForkServer, ForkServerSpec
@@ -115,6 +116,12 @@ async def test_libraries_with_openmp_use_all_cores(
     assert threads == CORES
 
 
+def engine_in(app: FastAPI) -> Engine:
+    """The engine of an application that is open."""
+    engine: Engine = app.state.agent.engine
+    return engine
+
+
 BAD_PRELOADS = {
     "thread": (
         "import threading, time\n"
@@ -143,9 +150,9 @@ async def test_a_bad_preload_is_told_and_plain_kernels_serve(
     name = "no_such_module" if code is None else preloads(code)
     changes = {"preload": ("json", name), "kernel_env": ("PYTHONPATH",), "pool_idle": 0}
     app = create_app(settings.model_copy(update=changes))
-    engine: Engine = app.state.engine
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://agent")
-    async with app.router.lifespan_context(app), client, session_of(engine) as session:
+    async with app.router.lifespan_context(app), client, session_of(engine_in(app)) as session:
+        engine = engine_in(app)
         assert is_plain(kernel_of(session))
         assert text_of(await run(session, "print(6 * 7)")) == "42\n"
         facts = facts_of(engine)
