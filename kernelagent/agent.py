@@ -89,7 +89,7 @@ async def open_agent(sandbox: Sandbox, languages: Languages) -> AsyncIterator[Ag
         files = FileService.of(sandbox, closed=[engine.runtime_dir])
         stack.push_async_callback(files.close)
         stack.push_async_callback(commands.close)
-        watches = WatchService(sandbox, files.roots)
+        watches = WatchService(settings, files)
         stack.push_async_callback(watches.close)
         yield Agent(
             sandbox=sandbox,

@@ -199,8 +199,8 @@ class Settings(BaseSettings):
     watch_names: int = Field(
         100_000,
         ge=0,
-        description="Names of files and directories that all watches together remember, about 400 "
-        "bytes each; renames of files beyond that are told as deleted and created.",
+        description="Names of files and directories that all watches together remember, about 150 "
+        "bytes each; a file that replaces one beyond that is told as created.",
     )
     watch_changes: int = Field(
         20_000,

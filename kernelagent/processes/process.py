@@ -317,38 +317,44 @@ def describe_refusal(argv: Sequence[str], error: OSError | ValueError) -> str:
 
 
 def kill_marked(marker: str, variable: str = MARKER) -> int:
-    """Kill every process that carries `marker`, wherever it moved to; returns their number.
+    """End every process that carries `marker`, wherever it moved to; returns their number.
 
-    Blocks on /proc, so it is called in a thread.
+    Blocks on /proc and until they have ended, so it is called in a thread.
     """
     wanted = f"{variable}={marker}".encode()
     killed: set[int] = set()
+    pinned: list[int] = []
     # One that hangs inside the system cannot be ended: not waited for without end.
     deadline = time.monotonic() + _KILL_TIMEOUT
-    while time.monotonic() < deadline:
-        found = set()
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                pidfd = os.pidfd_open(int(entry.name))
-            except OSError:
-                continue
-            try:
-                if wanted in (entry / "environ").read_bytes().split(b"\0") and not _is_zombie(
-                    entry
-                ):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    found.add(int(entry.name))
-            except OSError:
-                continue
-            finally:
-                os.close(pidfd)
-        killed |= found
-        # Repeated until a pass finds none: one of them may have forked in between.
-        if not found:
+    # Repeated until a pass finds none: one of them may have forked in between.
+    while found := _carriers(wanted):
+        killed |= found.keys()
+        pinned += found.values()
+        for pidfd in found.values():
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if time.monotonic() > deadline:
             break
+    # One that is ending carries nothing any more.
+    kill_pinned(pinned)
     return len(killed)
+
+
+def _carriers(wanted: bytes) -> dict[int, int]:
+    """Ids and descriptors of the processes that have a variable."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            pid = int(entry.name)
+            with contextlib.suppress(OSError):
+                pidfd = os.pidfd_open(pid)
+                try:
+                    is_one = wanted in (entry / "environ").read_bytes().split(b"\0")
+                    if is_one and not _is_zombie(entry):
+                        found[pid] = os.dup(pidfd)
+                finally:
+                    os.close(pidfd)
+    return found
 
 
 def _descendants(pid: int) -> list[int]:

@@ -1,15 +1,13 @@
-"""What is remembered of a watched tree: one node for each name."""
+"""What is remembered of a watched tree: directories, and the names in them."""
 
 from __future__ import annotations
 
 import os
-import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-Identity = tuple[int, int]
 T = TypeVar("T")
 
 # After so many steps others get a turn with the interpreter's lock: the event loop must not wait.
@@ -37,46 +35,57 @@ class Budget:
             self._left += count
 
 
-class Node:
-    """One name: a file, or a directory with what is in it."""
+class Directory:
+    """A directory: its names, each with the directory that it is, or None for anything else."""
 
-    __slots__ = ("children", "identity", "mtime", "partial", "stamp")
+    __slots__ = ("children", "entered", "is_first", "name", "parent", "partial", "rights", "watch")
 
-    def __init__(self, facts: os.stat_result) -> None:
-        self.identity: Identity = (facts.st_dev, facts.st_ino)
-        self.children: dict[str, Node] | None = {} if stat.S_ISDIR(facts.st_mode) else None
+    def __init__(self, name: str, parent: Directory | None, rights: int = 0) -> None:
+        self.name = name
+        self.parent = parent
+        self.children: dict[str, Directory | None] = {}
         # Whether there are names in it that are not remembered.
         self.partial = False
-        self.mtime = facts.st_mtime_ns
-        self.stamp = stamp_of(facts)
+        # Stands for mode, user and group.
+        self.rights = rights
+        # The number of its watch, if it has one; and the one with which its names were seen.
+        self.watch: int | None = None
+        self.entered: int | None = None
+        # Whether it was there when the tree was looked at for the first time.
+        self.is_first = False
 
     @property
-    def is_directory(self) -> bool:
-        """Whether there can be something in it."""
-        return self.children is not None
+    def path(self) -> str:
+        """Where a client knows it: relative to the root, whose own path is empty."""
+        names = []
+        node = self
+        while node.parent is not None:
+            names.append(node.name)
+            node = node.parent
+        return "/".join(reversed(names))
 
-    def is_at(self, facts: os.stat_result) -> bool:
-        """Whether this is what has these facts."""
-        same = self.identity == (facts.st_dev, facts.st_ino)
-        return same and self.is_directory == stat.S_ISDIR(facts.st_mode)
+    def is_within(self, other: Directory) -> bool:
+        """Whether it is the other one, or somewhere in it."""
+        node: Directory | None = self
+        while node is not None and node is not other:
+            node = node.parent
+        return node is other
 
-    def walk(self, path: str) -> Iterator[tuple[str, Node]]:
-        """It and everything beneath it, with their paths."""
+    def walk(self, path: str) -> Iterator[tuple[str, Directory | None]]:
+        """What is in it at any depth, with paths if its own is `path`; directories come first."""
         todo = [(path, self)]
         while todo:
-            path, node = todo.pop()
-            yield path, node
-            for name, child in (node.children or {}).items():
-                todo.append((join(path, name), child))
+            above, node = todo.pop()
+            for name, child in list(node.children.items()):
+                below = join(above, name)
+                yield below, child
+                if child is not None:
+                    todo.append((below, child))
 
 
-def stamp_of(facts: os.stat_result) -> int:
-    """A number that differs if the content or the rights do."""
-    rights = (facts.st_mode, facts.st_uid, facts.st_gid)
-    if stat.S_ISDIR(facts.st_mode):
-        # Its size and times change with the names in it, which are told by themselves.
-        return hash(rights)
-    return hash((facts.st_mtime_ns, facts.st_size, *rights))
+def rights_of(facts: os.stat_result) -> int:
+    """A number that differs if mode, user or group do."""
+    return hash((facts.st_mode, facts.st_uid, facts.st_gid))
 
 
 def join(directory: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Watches: each a thread that keeps the picture of a tree and tells what changes in it."""
+"""Watches: each keeps the picture of a tree and tells what changes in it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import logging
 import os
 import stat
 import threading
-import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kernelagent.errors import (
     ApiError,
@@ -25,27 +25,25 @@ from kernelagent.errors import (
 )
 from kernelagent.files.fs import names
 from kernelagent.files.fs.paths import Roots, quoted, told
-from kernelagent.files.fs.threads import act_as
-from kernelagent.sandbox import Sandbox
+from kernelagent.files.fs.threads import FileThreads
+from kernelagent.files.service import FileService
 from kernelagent.settings import Settings
 from kernelagent.text import utc_timestamp
 from kernelagent.watch.changes import Change, ChangeFeed, Ending, Event, Overflow
 from kernelagent.watch.nodes import Budget
-from kernelagent.watch.notifier import TICK
-from kernelagent.watch.tree import RootGone, Stopped, Tree
+from kernelagent.watch.tree import Stopped, Tree
 
 log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 
-# After changes, and then so long without one, the tree is looked through for what was missed.
-# Whether the path is still there is looked at as often.
-_QUIET = 0.5
-# Of the time at most one in so many parts goes into that.
-_SHARE = 20
-# Above so many hints at once some may have been lost before they reached us.
-_FLOOD = 4096
-# With watchfiles that takes 40 inotify instances, of usually 128 that a user may have.
+T = TypeVar("T")
+
+# Seconds in which changes are gathered: what does not show any more at their end is not told.
+_TICK = 0.05
+# Bytes that were said and not looked at yet; beyond it the system keeps them, and tells if it
+# loses some.
+_MOST_WAITING = 8 * 2**20
 _MOST_DIRECTORIES = 20_000
 
 
@@ -67,7 +65,7 @@ class Watch:
         settings: Settings,
         roots: Roots,
         budget: Budget,
-        owner: tuple[int, int] | None,
+        threads: FileThreads,
     ) -> None:
         self.facts = Watched(
             f"watch_{uuid.uuid4().hex[:20]}",
@@ -78,18 +76,21 @@ class Watch:
         self._wanted = path
         self._roots = roots
         self._budget = budget
-        self._owner = owner
+        self._threads = threads
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._feed = ChangeFeed(loop, settings.watch_changes)
+        # The same for threads and for the loop.
         self._stop = threading.Event()
-        self._started = loop.create_future()
-        self._ended = asyncio.Event()
-        self._thread = threading.Thread(target=self._work, name=self.facts.id, daemon=True)
+        self._stopped = asyncio.Event()
+        self._started: asyncio.Future[None] = loop.create_future()
+        self._work: asyncio.Task[None] | None = None
+        self._said: list[bytes] = []
+        self._is_said = asyncio.Event()
 
     async def start(self) -> None:
         """Begin; what happens from now on is told. Raises what is wrong with the path."""
-        self._thread.start()
+        self._work = self._loop.create_task(self._run(), name=self.facts.id)
         await asyncio.shield(self._started)
 
     async def messages(self, most: int) -> list[Message] | Overflow | None:
@@ -114,12 +115,13 @@ class Watch:
         """Have it end soon."""
         self._feed.end(ending)
         self._stop.set()
+        self._stopped.set()
 
     async def close(self) -> None:
         """End it, and wait until nothing of it is left."""
         self.stop(Ending.LEFT)
-        if self._thread.ident is not None:
-            await self._ended.wait()
+        if self._work is not None:
+            await asyncio.wait([self._work])
 
     def _message(self, change: Change, timestamp: str) -> Message:
         message = {
@@ -138,18 +140,16 @@ class Watch:
             return names.shown(self.facts.path)
         return names.shown(f"{self.facts.path.rstrip('/')}/{path}")
 
-    # In the thread.
-
-    def _work(self) -> None:
+    async def _run(self) -> None:
         ending: Ending | ApiError = Ending.LEFT
         try:
-            act_as(self._owner)
-            with self._open() as tree:
-                self._loop.call_soon_threadsafe(self._tell_start, None)
-                self._follow(tree)
-        except RootGone:
-            self._feed.put([Change(Event.DELETED, "", self.is_directory)])
-            ending = Ending.GONE
+            tree = await self._in_thread(self._open)
+            try:
+                await self._in_thread(tree.open)
+                self._started.set_result(None)
+                ending = await self._follow(tree)
+            finally:
+                await self._in_thread(tree.close)
         except Stopped:
             pass
         except ApiError as error:
@@ -158,43 +158,86 @@ class Watch:
             log.exception("a watch failed inside the service")
             ending = InternalError("the watch failed inside the service")
         self._feed.end(ending)
-        self._loop.call_soon_threadsafe(self._tell_end)
-
-    def _tell_start(self, error: ApiError | None) -> None:
-        if self._started.done():
-            return
-        if error is None:
-            self._started.set_result(None)
-        else:
-            self._started.set_exception(error)
+        if not self._started.done():
+            self._started.set_exception(self._refusal())
             # Nobody may be waiting any more.
             self._started.exception()
 
-    def _tell_end(self) -> None:
+    def _refusal(self) -> ApiError:
         ending = self._feed.ending
         if ending is Ending.CLOSING:
-            ending = ServiceClosing("the service is shutting down")
-        self._tell_start(ending if isinstance(ending, ApiError) else _no_such(self._wanted))
-        self._ended.set()
+            return ServiceClosing("the service is shutting down")
+        return ending if isinstance(ending, ApiError) else _no_such(self._wanted)
 
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[Tree]:
-        root, path, only = self._locate()
-        self.is_directory = only is None
-        tree = Tree(
-            root,
-            path,
-            only=only,
-            most_directories=_MOST_DIRECTORIES,
-            budget=self._budget,
-            closed=self._roots.closed(),
-            stop=self._stop,
-        )
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        # A large tree takes long.
+        return await self._threads.run(work, long=True)
+
+    async def _follow(self, tree: Tree) -> Ending:
+        """Tell what changes until the path is gone; raises Stopped and what ends it."""
+        self._listen(tree)
         try:
-            tree.open()
-            yield tree
+            while True:
+                pieces, self._said = self._said, []
+                self._is_said.clear()
+                self._listen(tree)
+                changes, lost = await self._in_thread(partial(tree.update, pieces))
+                self._feed.put(changes)
+                if lost:
+                    self._feed.lose()
+                if await self._in_thread(lambda: tree.is_gone):
+                    self._feed.put([Change(Event.DELETED, "", self.is_directory)])
+                    return Ending.GONE
+                if not tree.holds_back:
+                    await self._until_said()
+                await self._rest()
         finally:
-            tree.close()
+            self._loop.remove_reader(tree.inotify.descriptor)
+
+    def _listen(self, tree: Tree) -> None:
+        self._loop.add_reader(tree.inotify.descriptor, self._hear, tree)
+
+    def _hear(self, tree: Tree) -> None:
+        self._said.append(tree.inotify.read())
+        self._is_said.set()
+        if sum(map(len, self._said)) > _MOST_WAITING:
+            self._loop.remove_reader(tree.inotify.descriptor)
+
+    async def _until_said(self) -> None:
+        """Raises Stopped."""
+        waiting = [asyncio.ensure_future(event.wait()) for event in (self._is_said, self._stopped)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+        if self._stop.is_set():
+            raise Stopped
+
+    async def _rest(self) -> None:
+        """Raises Stopped."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TICK):
+                await self._stopped.wait()
+            raise Stopped
+
+    def _open(self) -> Tree:
+        root, path, only = self._locate()
+        try:
+            tree = Tree(
+                root,
+                path,
+                only=only,
+                most_directories=_MOST_DIRECTORIES,
+                budget=self._budget,
+                closed=self._roots.closed(),
+                stop=self._stop,
+            )
+        except BaseException:
+            os.close(root)
+            raise
+        self.is_directory = only is None
+        return tree
 
     def _locate(self) -> tuple[int, str, str | None]:
         """An open directory, where it is, and the name in it if only one is watched."""
@@ -212,30 +255,6 @@ class Watch:
             raise _no_such(self._wanted) from None
         return root, str(Path(f"/proc/self/fd/{root}").readlink()), only
 
-    def _follow(self, tree: Tree) -> None:
-        is_unsure, not_before = False, 0.0
-        while True:
-            patience = TICK if tree.has_put_off else _QUIET
-            hints = tree.notifier.collect(self._stop, patience)
-            if hints is None:
-                raise Stopped
-            is_unsure = is_unsure or bool(hints.names) or tree.has_put_off
-            # Also without hints: from then on none is older than what is remembered.
-            if changes := tree.update(hints):
-                self._feed.put(changes)
-            flooded = len(hints.names) > _FLOOD
-            if (hints.lost or flooded) and not tree.is_complete:
-                self._feed.lose()
-            rested = not hints.names and time.monotonic() >= not_before
-            if hints.lost or (is_unsure and rested):
-                began = time.monotonic()
-                self._feed.put(tree.look_through())
-                cost = time.monotonic() - began
-                is_unsure, not_before = False, began + _SHARE * cost
-                if hints.lost:
-                    # Whatever makes it lose them may do so all the time.
-                    self._stop.wait(cost * _SHARE)
-
 
 def _no_such(path: str) -> ApiError:
     shown = told(names.shown(path))
@@ -245,10 +264,10 @@ def _no_such(path: str) -> ApiError:
 class WatchService:
     """What the routes of watches share. `close` ends all watches."""
 
-    def __init__(self, sandbox: Sandbox, roots: Roots) -> None:
-        self.settings = settings = sandbox.settings
-        self._roots = roots
-        self._owner = sandbox.owner
+    def __init__(self, settings: Settings, files: FileService) -> None:
+        self.settings = settings
+        self._roots = files.roots
+        self._threads = files.threads
         self._budget = Budget(settings.watch_names)
         self._watches: dict[str, Watch] = {}
         self._none_left = asyncio.Event()
@@ -280,7 +299,7 @@ class WatchService:
             raise WatchLimit(
                 f"{limit} watches are on, as many as the settings allow", details={"limit": limit}
             )
-        watch = Watch(path, self.settings, self._roots, self._budget, self._owner)
+        watch = Watch(path, self.settings, self._roots, self._budget, self._threads)
         if self._closing:
             watch.stop(Ending.CLOSING)
         self._watches[watch.facts.id] = watch

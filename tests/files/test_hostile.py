@@ -131,6 +131,6 @@ async def test_the_state_beneath_a_root(tmp_path: Path, runtime_dir: Path) -> No
             archive.addfile(tarfile.TarInfo(".local/state/jwt-secret"))
         answer = await client.post(f"/files/archive?path={home}", content=out.getvalue())
         assert answer.status_code == 403
-    ours = {"kernelagent.db", "kernelagent.lock"}
+    ours = {"kernelagent.db", "kernelagent.lock", "jobs"}
     assert {path.name for path in state.iterdir()} - ours == {"jwt-secret"}
     assert (state / "jwt-secret").read_bytes() == SECRET_CONTENT

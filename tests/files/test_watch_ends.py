@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kernelagent.errors import ServiceClosing
-from kernelagent.files.fs.paths import Roots
+from kernelagent.files.service import FileService
 from kernelagent.isolation.confinement import Needs
 from kernelagent.sandbox import Sandbox
 from kernelagent.settings import Settings
@@ -97,8 +97,11 @@ NOTHING = Needs(sys.executable, [])
 
 async def test_tasks_and_threads(settings: Settings, tmp_path: Path) -> None:
     """What cannot be seen from outside: nothing of a watch goes on in the process."""
+    # The thread of the loop that everybody uses.
+    await asyncio.to_thread(int)
     before = (len(asyncio.all_tasks()), threading.active_count())
-    service = WatchService(Sandbox(settings, NOTHING), Roots(settings.workspace, []))
+    files = FileService.of(Sandbox(settings, NOTHING))
+    service = WatchService(settings, files)
     settings.workspace.mkdir()
     for number in range(300):
         (settings.workspace / str(number)).mkdir()
@@ -124,12 +127,15 @@ async def test_tasks_and_threads(settings: Settings, tmp_path: Path) -> None:
         await asyncio.sleep(0)
 
     async def leave_late() -> None:
-        # The thread of the watch ends by itself, whether anybody has left or not.
-        await until(lambda: threading.active_count() == before[1])
+        # The watch ends by itself, whether anybody has left or not.
+        await until(lambda: len(asyncio.all_tasks()) <= most)
         task.cancel()
 
+    # This one, and those that leave and close.
+    most = before[0] + 3
     await asyncio.gather(task, service.close(), leave_late(), return_exceptions=True)
     with pytest.raises(ServiceClosing):
         async with service.watch("."):
             pass
+    await files.close()
     assert (len(asyncio.all_tasks()), threading.active_count()) == before

@@ -49,11 +49,17 @@ async def test_a_lost_spawner_costs_no_command(
 
 
 # The step named last waits for ever, as if its process had been stopped there.
-STUCK = (
-    "import sys; sys.path.append(sys.argv[1]); from kernelagent.isolation import begin, spawner; "
-    "begin._NUMBERS['x86_64']['{step}'], begin._NUMBERS['aarch64']['{step}'] = 271, 73; "
-    "spawner.main()"
-)
+STUCK = """
+import signal, sys
+sys.path.append(sys.argv[1])
+from kernelagent.isolation import begin, calls, spawner
+real, stuck = calls.raw_syscall, begin._NUMBERS[calls.MACHINE].get("{step}")
+if stuck is None:
+    begin.Steps._go_through = lambda _: signal.pause()
+else:
+    calls.raw_syscall = lambda number, *a: signal.pause() if number == stuck else real(number, *a)
+spawner.main()
+"""
 
 
 @contextlib.asynccontextmanager

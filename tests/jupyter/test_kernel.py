@@ -123,7 +123,7 @@ async def test_user_code_can_still_import_the_debugger_that_we_leave_out(engine:
 async def test_a_kernel_ends_when_its_server_does(tmp_path: Path, runtime_dir: Path) -> None:
     code = f"""
 import asyncio
-from kernelagent.sessions.engine import Engine
+from kernelagent.sessions.engine import open_engine
 from kernelagent.settings import load_settings
 
 async def main():

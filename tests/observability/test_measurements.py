@@ -314,7 +314,7 @@ def test_labels_are_escaped_and_numbers_exact(openmetrics: bool) -> None:
         else parse_text(generate_latest(registry).decode())
     )
     (sample,) = gauge.samples
-    assert tuple(sample.labels.values()) == labels
+    assert sample.labels == dict(zip(("one", "two", "three"), labels, strict=True))
     assert sample.value == 0.1 + 0.2
     assert (counter.type, counter.samples[0].name) == ("counter", "x_counter_total")
     assert counter.samples[0].value == 2**53

@@ -88,7 +88,7 @@ async def test_a_lease_does_not_make_it_unready_and_a_failing_refill_does(
         token, _ = Authenticator.from_settings(settings).issue()
         headers = {"Authorization": f"Bearer {token}"}
         text = (await client.get("/metrics/prometheus", headers=headers)).text
-        failed = 'kernel_starts_failed_total{language="python",code="KERNEL_START_FAILED"}'
+        failed = 'kernel_starts_failed_total{code="KERNEL_START_FAILED",language="python"}'
         assert f"kernelagent_{failed}" in text
 
 

@@ -38,7 +38,7 @@ SERVICE = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from kernelagent.processes.cgroup import MemoryGroups
-from kernelagent.sessions.engine import Engine
+from kernelagent.sessions.engine import open_engine
 from kernelagent.settings import load_settings
 from tests.jupyter.engines import run, submit
 from tests.waiting import until
