@@ -7,12 +7,12 @@ INSTALLED := $(VENV)/.installed
 DEVELOPING := $(VENV)/.developing
 PORT ?= 7777
 
-.PHONY: run test check coverage prove format bench docs setup clean
+.PHONY: run test check coverage prove format bench docs setup clean bytecode
 
-run: $(INSTALLED)  ## serve, and replay a notebook with plots against it (ONCE=1 ends after that)
+run: $(INSTALLED) bytecode  ## serve, and replay a notebook with plots against it (ONCE=1 ends after that)
 	@$(BIN)/python scripts/demo.py --port $(PORT) $(if $(ONCE),--once)
 
-test: $(DEVELOPING)  ## every test (ARGS='tests/cli -k token' for some)
+test: $(DEVELOPING) bytecode  ## every test (ARGS='tests/cli -k token' for some)
 	$(BIN)/python scripts/run_tests.py $(ARGS)
 
 check: $(DEVELOPING)  ## format, lint, types
@@ -43,7 +43,12 @@ bench: $(DEVELOPING)  ## speed and memory as ratios against what one would use i
 docs: $(DEVELOPING)  ## write the parts of the documentation that are generated
 	$(BIN)/python scripts/docs.py
 
-setup: $(INSTALLED)
+setup: $(INSTALLED) bytecode
+
+# Where PYTHONDONTWRITEBYTECODE is set, or the files belong to somebody else, every start of the
+# service and of a kernel would compile everything anew.
+bytecode: $(INSTALLED)
+	-@$(BIN)/python -m compileall -q -x node_modules kernelagent kernels tests
 
 $(INSTALLED): pyproject.toml scripts/setup.sh scripts/languages.sh kernels/javascript/package-lock.json
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/setup.sh

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,6 +56,8 @@ def serve(
     Without a key in its settings the service makes one, keeps it in the state directory and
     prints a token once. Later: kernelagent token.
     """
+    # Hardly anything that is made from here on until it listens is garbage.
+    gc.disable()
     from kernelagent.app import create_app
     from kernelagent.auth.tokens import Authenticator
     from kernelagent.cli.server import Server, url_of

@@ -61,8 +61,8 @@ class Server(uvicorn.Server):
         await self._stack.enter_async_context(self._app.router.lifespan_context(self._app))
         # What is there by now stays: a collection that went through it would take 0.1 s, in which
         # nobody is answered.
-        gc.collect()
         gc.freeze()
+        gc.enable()
         try:
             await super().startup(sockets=sockets)
             self._on_start()

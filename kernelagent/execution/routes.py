@@ -19,7 +19,7 @@ from kernelagent.execution.repeats import Repeats
 from kernelagent.execution.service import ExecutionService, parse_request
 from kernelagent.execution.streams import RunSocket, StreamedRun
 from kernelagent.web.guard import principal_of
-from kernelagent.web.routing import ErrorResponse, feature_router
+from kernelagent.web.routing import error_responses, feature_router
 from kernelagent.web.services import service_of
 from kernelagent.web.streaming import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream
 
@@ -58,12 +58,16 @@ def _documentation(response: type[ExecuteResponse]) -> dict[str, Any]:
                 "content": {NDJSON: stream, EVENT_STREAM: stream},
                 "description": "What the run came to, or its messages as a stream if Accept asks",
             },
-            400: {"model": ErrorResponse, "description": "The request cannot be run"},
-            401: {"model": ErrorResponse, "description": "No token, or not a good one"},
-            403: {"model": ErrorResponse, "description": "A token for something else"},
-            404: {"model": ErrorResponse, "description": "No such session or input file"},
-            409: {"model": ErrorResponse, "description": "Not run: the queue, or a used key"},
-            413: {"model": ErrorResponse, "description": "The body is too large"},
+            **error_responses(
+                {
+                    400: "The request cannot be run",
+                    401: "No token, or not a good one",
+                    403: "A token for something else",
+                    404: "No such session or input file",
+                    409: "Not run: the queue, or a used key",
+                    413: "The body is too large",
+                }
+            ),
         },
     }
 

@@ -7,11 +7,13 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_core.paths import jupyter_path
 from traitlets import TraitError
 
 from kernelagent.errors import InvalidRequest, LanguageNotAvailable
@@ -156,7 +158,10 @@ class Languages:
         taken.
         """
         folder = directory or kernels_directory()
-        ours = [_load(name, aliases, folder / name) for name, aliases in _ALIASES.items()]
+        # Most of the time goes into programs that are asked for their version.
+        with ThreadPoolExecutor() as threads:
+            found = [threads.submit(_load, *one, folder / one[0]) for one in _ALIASES.items()]
+            ours = [one.result() for one in found]
         return cls([*ours, *_installed(ours)] if directory is None else ours)
 
     def __iter__(self) -> Iterator[Language]:
@@ -203,7 +208,10 @@ def _load(name: str, aliases: tuple[str, ...], folder: Path) -> Language:
 def _installed(ours: Iterable[Language]) -> Iterator[Language]:
     """What is installed for Jupyter and is none of ours, nor another kernel for ours."""
     taken = {name for language in ours for name in (language.name, *language.aliases)}
-    manager = KernelSpecManager()
+    # As the manager has them, which imports all of IPython to know the last one.
+    ipython = Path(os.environ.get("IPYTHONDIR") or Path.home() / ".ipython")
+    folders = [*jupyter_path("kernels"), str(ipython / "kernels")]
+    manager = KernelSpecManager(kernel_dirs=folders)
     for kernel, folder in sorted(manager.find_kernel_specs().items()):
         try:
             spec = KernelSpec.from_resource_dir(folder)

@@ -65,6 +65,7 @@ class Outbox:
         self._backoff = backoff or Backoff()
         self._tls = tls
         self._most_pending = most_pending
+        self._sender: Sender | None = None
         self._woken = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._attempts: dict[str, asyncio.Task[None]] = {}
@@ -73,11 +74,7 @@ class Outbox:
 
     async def open(self) -> None:
         """Begin to send, also what an earlier process has left."""
-        if self._tls is None:
-            # It reads all certificates.
-            self._tls = await asyncio.to_thread(httpcore.default_ssl_context)
-        sender = Sender(self._guard, self._resolver, self._timeout, self._tls)
-        self._loop = asyncio.create_task(self._run(sender))
+        self._loop = asyncio.create_task(self._run())
 
     async def close(self) -> None:
         """Stop sending; what is under way stays pending. May be repeated."""
@@ -122,11 +119,11 @@ class Outbox:
         """Look for what is due."""
         self._woken.set()
 
-    async def _run(self, sender: Sender) -> None:
+    async def _run(self) -> None:
         while True:
             self._woken.clear()
             try:
-                pause = await self._begin_due(sender)
+                pause = await self._begin_due()
             except Exception:
                 log.exception("the webhooks that are due could not be read")
                 await asyncio.sleep(_FAULT_PAUSE)
@@ -135,7 +132,7 @@ class Outbox:
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
 
-    async def _begin_due(self, sender: Sender) -> float:
+    async def _begin_due(self) -> float:
         """Begin as many attempts as may be under way; seconds until there may be more to do."""
         if len(self._flying) >= _AT_ONCE:
             return _LONGEST_SLEEP
@@ -151,6 +148,7 @@ class Outbox:
             )
         )
         for parcel in parcels:
+            sender = self._sender or await self._make_sender()
             self._flying[parcel.id] = read_origin(parcel.url)
             task = asyncio.create_task(self._deliver(sender, parcel))
             self._attempts[parcel.id] = task
@@ -158,6 +156,14 @@ class Outbox:
         if next_due is None:
             return _LONGEST_SLEEP
         return min(max(next_due - time.time(), 0.0), _LONGEST_SLEEP)
+
+    async def _make_sender(self) -> Sender:
+        """Not when the service starts: all certificates are read for it."""
+        tls = self._tls
+        if tls is None:
+            tls = await asyncio.to_thread(httpcore.default_ssl_context)
+        self._sender = Sender(self._guard, self._resolver, self._timeout, tls)
+        return self._sender
 
     def _forget(self, webhook_id: str, task: asyncio.Task[None]) -> None:
         del self._attempts[webhook_id]

@@ -17,7 +17,7 @@ from kernelagent.errors import FileLimit
 T = TypeVar("T")
 
 _QUICK = 8
-_LONG = 4
+LONG_THREADS = 4
 # The number of setgroups; glibc's own function would change all threads.
 _SETGROUPS = {"x86_64": 116, "aarch64": 159}
 
@@ -35,7 +35,7 @@ class FileThreads:
         self._operations = 0
         self._begun = False
         self._quick = ThreadPoolExecutor(_QUICK, "files", self._begin)
-        self._long = ThreadPoolExecutor(_LONG, "files-long", self._begin)
+        self._long = ThreadPoolExecutor(LONG_THREADS, "files-long", self._begin)
 
     def _begin(self) -> None:
         self._begun = True
