@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEVELOPING := $(VENV)/.developing
 PORT ?= 7777
 
-.PHONY: run test check coverage prove format bench docs setup clean bytecode
+.PHONY: run test check coverage prove canary format bench docs setup clean bytecode
 
 run: $(INSTALLED) bytecode  ## serve, and replay a notebook with plots against it (ONCE=1 ends after that)
 	@$(BIN)/python scripts/demo.py --port $(PORT) $(if $(ONCE),--once)
@@ -31,6 +31,11 @@ endif
 
 prove: $(DEVELOPING)  ## what takes long to prove: `make prove` lists it, `make prove NAME SEED=2` runs one
 	$(BIN)/python -m prove $(NAME) $(if $(SEED),--seed $(SEED))
+
+canary:  ## kernel and protocol tests with the newest release of everything, in .canary
+	@PYTHON="$(PYTHON)" VENV=.canary sh scripts/setup.sh
+	@.canary/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,rich-tests]'
+	@.canary/bin/python scripts/canary.py $(ARGS)
 
 format: $(DEVELOPING)
 	$(BIN)/ruff format .
@@ -61,4 +66,4 @@ $(DEVELOPING): $(INSTALLED) scripts/test-packages.sh tests/clients/javascript/pa
 	@touch $@
 
 clean:
-	rm -rf $(VENV) out dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .canary out dist build .mypy_cache .ruff_cache .pytest_cache

@@ -13,6 +13,7 @@ from rich.console import Console
 from bench.findings import Findings, Plan
 from bench.machine import describe_machine
 from bench.report import print_findings, print_targets, write_json
+from bench.samples import PeerFailed
 from bench.scenarios import SCENARIOS
 
 _BUSY = 0.75
@@ -58,7 +59,11 @@ def main(
         if only and name not in only:
             continue
         with console.status(name) as status:
-            found[name] = scenario.run(plan, status.update)
+            try:
+                found[name] = scenario.run(plan, status.update)
+            except PeerFailed as error:
+                found[name] = Findings()
+                found[name].fail(name, "a peer", str(error))
         print_findings(console, f"{name}: {scenario.title}", found[name])
     print_targets(console, found)
     write_json(json, machine, plan, found)

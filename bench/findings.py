@@ -23,6 +23,8 @@ class Row:
     p95: float
     high: float
     ratio: float | None = None
+    # Why there are no numbers.
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,9 @@ class Findings:
         """Add one case: a row for each variant, with its ratio to `baseline`."""
         base = samples[baseline].median if baseline in samples else 0.0
         for variant, measured in samples.items():
+            if measured.failure:
+                self.fail(case, variant, measured.failure, unit=unit)
+                continue
             self.rows.append(
                 Row(
                     case,
@@ -63,6 +68,10 @@ class Findings:
                 )
             )
 
+    def fail(self, case: str, variant: str, failure: str, *, unit: str = "") -> None:
+        """Add a row that says why a peer has no numbers."""
+        self.rows.append(Row(case, variant, unit, 0, 0, 0, 0, 0, failure=failure))
+
     def count(self, what: str, moments: Mapping[str, float]) -> None:
         """Add one number at several moments, which has no unit and is compared with nothing."""
         for moment, value in moments.items():
@@ -72,7 +81,11 @@ class Findings:
         self, case: str, variant: str, at_least: float, *, ours: str = OURS, how: str = "faster"
     ) -> None:
         """Hold the median of `variant`, as a multiple of that of `ours`, against a target."""
-        ratio = self._row(case, variant).median / self._row(case, ours).median
+        peer = self._row(case, variant)
+        if peer.failure:
+            self.notes.append(f"{case}: nothing to compare with, {variant} failed")
+            return
+        ratio = peer.median / self._row(case, ours).median
         whose = "" if ours == OURS else f"{ours}, "
         self.targets.append(
             Target(

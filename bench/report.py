@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from bench.findings import Findings, Row
 
 def print_findings(console: Console, title: str, findings: Findings) -> None:
     """The rows of one scenario."""
-    if any(row.unit for row in findings.rows):
+    if any(row.unit or row.failure for row in findings.rows):
         console.print(_distribution(title, findings.rows))
     else:
         console.print(_counts(title, findings.rows))
+    for row in findings.rows:
+        if row.failure:
+            console.print(f"{row.variant} failed: {row.failure}", style="red", markup=False)
     for note in findings.notes:
         console.print(note, style="dim")
     console.print()
@@ -61,16 +64,19 @@ def _distribution(title: str, rows: list[Row]) -> Table:
     for row in rows:
         if last and row.case != last:
             table.add_section()
-        numbers = (row.median, row.p95, row.low, row.high)
-        table.add_row(
-            f"{row.case} ({row.unit})" if row.case != last else "",
-            row.variant,
-            *map(_rounded, numbers),
-            str(row.count),
-            "" if row.ratio is None else f"{row.ratio:.2f}",
-        )
+        case = f"{row.case} ({row.unit})" if row.case != last else ""
+        table.add_row(case, row.variant, *_numbers(row))
         last = row.case
     return table
+
+
+def _numbers(row: Row) -> Iterator[str]:
+    if row.failure:
+        yield "failed"
+        return
+    yield from map(_rounded, (row.median, row.p95, row.low, row.high))
+    yield str(row.count)
+    yield "" if row.ratio is None else f"{row.ratio:.2f}"
 
 
 def _rounded(number: float) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.clients import HttpClient
+from bench.samples import PeerFailed
 from kernelagent.auth.tokens import Authenticator
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +62,7 @@ def our_server(*, pool: int = 1, **changes: str) -> Iterator[Server]:
         argv = [sys.executable, "-m", "kernelagent", "serve", "--port", str(port)]
         with _running(argv, home, settings) as process:
             server = Server(port, token, process, home)
-            _wait_until_answering(server, "/health")
+            _wait_until_answering(server, "/health", RuntimeError)
             client = server.client()
             wait_for_pool(client, pool)
             client.close()
@@ -173,7 +174,7 @@ def _running(
             process.wait()
 
 
-def _wait_until_answering(server: Server, path: str) -> None:
+def _wait_until_answering(server: Server, path: str, failure: type[Exception] = PeerFailed) -> None:
     deadline = time.monotonic() + _START_TIMEOUT
     while True:
         try:
@@ -181,7 +182,7 @@ def _wait_until_answering(server: Server, path: str) -> None:
         except OSError:
             if server.process.poll() is not None or time.monotonic() > deadline:
                 said = (server.home / _LOG).read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"a server did not start: {said}") from None
+                raise failure(f"a server did not start: {said}") from None
             time.sleep(0.05)
             continue
         client.request("GET", path)

@@ -79,6 +79,12 @@ class PathNotAllowed(ApiError):
     code = "PATH_NOT_ALLOWED"
 
 
+class PatternNotSupported(InvalidRequest):
+    """A search's pattern has look-around, back-references or the like, which RE2 has not."""
+
+    code = "PATTERN_NOT_SUPPORTED"
+
+
 class WatchLimit(ApiError):
     """As many watches as the settings or the system allow; or too large a tree."""
 

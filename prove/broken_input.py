@@ -11,9 +11,9 @@ import pytest
 from kernelagent.files import bulk
 from prove.report import Report
 from tests.files.broken import (
-    check_hints,
     check_json,
     check_names,
+    check_patterns,
     send_broken_archives,
     send_broken_forms,
 )
@@ -24,7 +24,8 @@ LIMIT = 600
 
 
 def prove(report: Report) -> None:
-    check_hints(report.chance, 20_000)
+    with tempfile.TemporaryDirectory() as directory:
+        check_patterns(report.chance, 20_000, Path(directory))
     report.say("20,000 patterns")
     check_names(report.chance, 100_000)
     report.say("100,000 names")

@@ -9,8 +9,8 @@ from functools import partial
 
 from bench.clients import HttpClient, NaiveRunner, OurRunner, Runner
 from bench.findings import OURS, Findings, Plan
-from bench.samples import interleave
-from bench.scenarios.variants import NAIVE, PLOT, PLOTTED, expect
+from bench.samples import Measure, Peer, interleave, of_peer
+from bench.scenarios.variants import NAIVE, PLOT, PLOTTED, expect, warm_up
 from bench.servers import clean_environment, naive_server, our_server, temporary_home
 from bench.stock import STOCK, StockKernel
 
@@ -27,15 +27,14 @@ def run(plan: Plan, say: Callable[[str], None]) -> Findings:
     with contextlib.ExitStack() as stack:
         # Without a pool, none refills itself while somebody is measured.
         ours = stack.enter_context(our_server(pool=0)).client()
-        naive = stack.enter_context(naive_server()).client()
+        naive = Peer(lambda: stack.enter_context(naive_server()).client())
         environment = clean_environment(stack.enter_context(temporary_home()))
-        measures = {
+        measures: dict[str, Measure] = {
             OURS: partial(_ours, ours),
-            STOCK: partial(_stock, environment),
-            NAIVE: partial(_naive, naive),
+            STOCK: of_peer(partial(_stock, environment)),
+            NAIVE: of_peer(lambda: _naive(naive.get())),
         }
-        for measure in measures.values():
-            measure()
+        warm_up(measures)
         say(_CASE)
         samples = interleave(measures, plan.rounds(12, 3))
     findings.add(_CASE, "ms", {name: got.scaled(1000) for name, got in samples.items()})

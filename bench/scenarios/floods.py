@@ -10,7 +10,7 @@ from functools import partial
 from bench.clients import HttpClient, NaiveRunner, OurRunner, Runner, Shown
 from bench.findings import OURS, Findings, Plan
 from bench.samples import Samples, interleave, timed
-from bench.scenarios.variants import NAIVE, ONE, expect, warm_runners
+from bench.scenarios.variants import NAIVE, ONE, expect, timed_run, warm_runners, warm_up
 from bench.servers import naive_server, our_server, wait_for_pool
 
 _PRINTS = "10,000 prints"
@@ -44,12 +44,10 @@ def run(plan: Plan, say: Callable[[str], None]) -> Findings:
         for case, (code, length) in _CASES.items():
             say(case)
             measures = {
-                name: timed(partial(runner.execute, code), partial(_check, length))
+                name: timed_run(runner, code, partial(_check, length))
                 for name, runner in runners.items()
             }
-            for measure in measures.values():
-                for _ in range(_WARM_UP):
-                    measure()
+            warm_up(measures, _WARM_UP)
             samples = interleave(measures, plan.rounds(25, 3))
             findings.add(case, "ms", {name: got.scaled(1000) for name, got in samples.items()})
     findings.expect_ratio(_PRINTS, NAIVE, 1.0)

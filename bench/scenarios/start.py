@@ -10,8 +10,8 @@ from typing import Any
 
 from bench.clients import GatewayRunner, HttpClient, NaiveRunner, OurRunner
 from bench.findings import OURS, Findings, Plan
-from bench.samples import Measure, interleave
-from bench.scenarios.variants import GATEWAY, GATEWAY_QUICK, NAIVE, ONE, expect
+from bench.samples import Measure, Peer, interleave, of_peer
+from bench.scenarios.variants import GATEWAY, GATEWAY_QUICK, NAIVE, ONE, expect, warm_up
 from bench.servers import gateway_server, naive_server, our_server, wait_for_pool
 
 _CASE = "create a session, run 1"
@@ -29,18 +29,21 @@ def run(plan: Plan, say: Callable[[str], None]) -> Findings:
     with contextlib.ExitStack() as stack:
         pooled = stack.enter_context(our_server(pool=_POOL)).client()
         unpooled = stack.enter_context(our_server(pool=0)).client()
-        naive = stack.enter_context(naive_server()).client()
-        gateway = stack.enter_context(gateway_server())
-        control = gateway.client()
+        naive = Peer(lambda: stack.enter_context(naive_server()).client())
+        gateway = Peer(lambda: stack.enter_context(gateway_server()))
+        control = Peer(lambda: gateway.get().client())
+
+        def of_gateway(*, quick_ack: bool) -> float:
+            return _gateway(gateway.get().port, control.get(), quick_ack=quick_ack)
+
         measures: dict[str, Measure] = {
             _UNPOOLED: partial(_ours, unpooled),
             _POOLED: partial(_ours, pooled),
-            NAIVE: partial(_naive, naive),
-            GATEWAY: partial(_gateway, gateway.port, control, quick_ack=False),
-            GATEWAY_QUICK: partial(_gateway, gateway.port, control, quick_ack=True),
+            NAIVE: of_peer(lambda: _naive(naive.get())),
+            GATEWAY: of_peer(partial(of_gateway, quick_ack=False)),
+            GATEWAY_QUICK: of_peer(partial(of_gateway, quick_ack=True)),
         }
-        for measure in measures.values():
-            measure()
+        warm_up(measures)
         say(_CASE)
         # The pool's own refilling must not slow whoever is measured next.
         samples = interleave(

@@ -7,7 +7,7 @@ from functools import partial
 
 from bench.clients import Shown
 from bench.findings import Findings, Plan
-from bench.samples import interleave, timed
+from bench.samples import interleave
 from bench.scenarios.variants import (
     GATEWAY,
     GATEWAY_QUICK,
@@ -16,7 +16,9 @@ from bench.scenarios.variants import (
     PLOT,
     PLOTTED,
     expect,
+    timed_run,
     warm_runners,
+    warm_up,
 )
 
 # code; what it must show; rounds; rounds of a quick run; measurements in one turn
@@ -36,12 +38,10 @@ def run(plan: Plan, say: Callable[[str], None]) -> Findings:
         for case, (code, wanted, usual, few, turn) in _CASES.items():
             say(case)
             measures = {
-                name: timed(partial(runner.execute, code), partial(expect, wanted))
+                name: timed_run(runner, code, partial(expect, wanted))
                 for name, runner in runners.items()
             }
-            for measure in measures.values():
-                for _ in range(_WARM_UP):
-                    measure()
+            warm_up(measures, _WARM_UP)
             samples = interleave(measures, plan.rounds(usual, few), turn=turn)
             findings.add(case, "ms", {name: got.scaled(1000) for name, got in samples.items()})
     findings.expect_ratio("1", NAIVE, 3.0)

@@ -59,10 +59,11 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self._stack.enter_async_context(self._app.router.lifespan_context(self._app))
-        # What is there by now stays: a collection that went through it would take 0.1 s, in which
-        # nobody is answered.
-        gc.freeze()
-        gc.enable()
+        if not gc.isenabled():
+            # What was made until now stays: a collection that went through it would take 0.1 s, in
+            # which nobody is answered.
+            gc.freeze()
+            gc.enable()
         try:
             await super().startup(sockets=sockets)
             self._on_start()

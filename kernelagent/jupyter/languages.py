@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
@@ -190,6 +191,17 @@ class Languages:
         return language
 
 
+def _ipython_directory() -> Path:
+    """Where IPython keeps what is this user's, as it finds it.
+
+    It is made before anything is closed to kernels: they may write to it only if it is there.
+    """
+    directory = Path(os.environ.get("IPYTHONDIR") or Path.home() / ".ipython")
+    with contextlib.suppress(OSError):
+        directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
 def _load(name: str, aliases: tuple[str, ...], folder: Path) -> Language:
     if not (folder / "kernel.json").is_file():
         return Language(name, aliases, None, "its kernel is not part of this installation")
@@ -209,8 +221,7 @@ def _installed(ours: Iterable[Language]) -> Iterator[Language]:
     """What is installed for Jupyter and is none of ours, nor another kernel for ours."""
     taken = {name for language in ours for name in (language.name, *language.aliases)}
     # As the manager has them, which imports all of IPython to know the last one.
-    ipython = Path(os.environ.get("IPYTHONDIR") or Path.home() / ".ipython")
-    folders = [*jupyter_path("kernels"), str(ipython / "kernels")]
+    folders = [*jupyter_path("kernels"), str(_ipython_directory() / "kernels")]
     manager = KernelSpecManager(kernel_dirs=folders)
     for kernel, folder in sorted(manager.find_kernel_specs().items()):
         try:

@@ -188,7 +188,7 @@ def test_page_tells_of_the_webhook(tmp_path: Path) -> None:
         body = {"code": "1", "callback_url": url}
         job_id = service.request("POST", "/execute/async", json=body).json()["process_id"]
         wait_for_end(service, job_id)
-        wait_until(lambda: job_facts(service, job_id)["webhook"]["attempts"])
+        wait_until(lambda: job_facts(service, job_id)["webhook"]["last_error"])
         printed = command(service, "jobs", job_id, cwd=tmp_path).stdout.decode()
     page = dict(line.split("\t") for line in printed.splitlines())
 

@@ -15,7 +15,8 @@ import pytest
 from kernelagent.errors import InvalidRequest
 from kernelagent.files import bulk
 from kernelagent.files.fs import names
-from kernelagent.files.search.patterns import read_pattern
+from kernelagent.files.search.patterns import Pattern
+from kernelagent.files.search.search import TextSearch
 from tests.files.archives import LINK, tar, zipped
 
 
@@ -91,23 +92,39 @@ async def send_broken_archives(
             assert not (workspace / f"out{number}").exists()
 
 
-def check_hints(rng: random.Random, count: int) -> None:
-    """See that what a pattern needs is in every line that it matches."""
+def check_patterns(rng: random.Random, count: int, directory: Path) -> None:
+    """See that lines that are looked for together are those that match one by one."""
     pieces = [*"abcA()|*+?.^${}[]-# ,~&", "[ab]", "[^a]", "{1,2}", "{0}", r"\.", r"\w", r"\b"]
-    pieces += [r"\n", "(?:", r"\\", r"\x61", "{e<=1}", "(a|b)", "*?", r"\(", "[]a]", "[[:alpha:]]"]
-    used = 0
+    pieces += [
+        r"\n",
+        "(?:",
+        r"\\",
+        r"\x61",
+        r"\A",
+        r"\z",
+        "(a|b)",
+        "*?",
+        r"\(",
+        "[[:alpha:]]",
+        r"\s",
+    ]
+    path, used = directory / "lines", 0
     while used < count:
-        pattern = "".join(rng.choice(pieces) for _ in range(rng.randrange(1, 7)))
+        text = "".join(rng.choice(pieces) for _ in range(rng.randrange(1, 7)))
+        ignore_case = rng.random() < 0.3
         try:
-            wanted, hint = read_pattern(pattern, literal=False, ignore_case=rng.random() < 0.3)
+            pattern = Pattern(text, literal=False, ignore_case=ignore_case)
         except InvalidRequest:
             continue
-        if hint is None:
-            continue
         used += 1
-        for _ in range(4):
-            line = "".join(rng.choice("abcABC.-{}1,2|[]()#&~e<=0w") for _ in range(7))
-            assert not wanted.search(line) or hint.search(line), (pattern, line)
+        content = "".join(rng.choice("abcABC.-{}1,2|[]()#&\n\né") for _ in range(40))
+        path.write_text(content)
+        search = TextSearch(text, literal=False, ignore_case=ignore_case, glob=None, limit=100)
+        with path.open("rb") as file:
+            search.file(file.fileno(), "lines")
+        lines = content.removesuffix("\n").split("\n") if content else []
+        expected = [n for n, line in enumerate(lines, 1) if pattern.search(line.encode())]
+        assert [match["line"] for match in search.matches] == expected, (text, content)
 
 
 def check_names(rng: random.Random, count: int) -> None:

@@ -94,7 +94,7 @@ async def test_signals_as_messages(server: Server, name: str) -> None:
     async with console(server) as terminal:
         await shell(terminal)
         # No key would end it.
-        await terminal.type("stty -isig; echo on; sleep 300\n")
+        await terminal.type("stty -isig; sh -c 'echo on; exec sleep 300'\n")
         await terminal.until("on\r\n")
         await terminal.send("signal", signal=name)
         await terminal.type("echo status $?\n")

@@ -1,8 +1,4 @@
-"""Text search in files beneath a directory, line by line.
-
-A pattern that tries many ways takes memory for each of them: how much, the length of a line and the
-time for one line bound.
-"""
+"""Text search in files beneath a directory, line by line."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from typing import Any
 from kernelagent.files.fs import names
 from kernelagent.files.fs.tree import Entry, Omissions, walk
 from kernelagent.files.search.globs import Glob
-from kernelagent.files.search.patterns import read_pattern
+from kernelagent.files.search.patterns import Pattern
 
 # Seconds that a search may take; then it answers with what it has.
 TIME_LIMIT = 20.0
@@ -23,8 +19,6 @@ LARGEST_FILE = 64 * 2**20
 # Characters of a line, the rest of which is not searched.
 LONGEST_LINE = 64 * 1024
 
-# Seconds for a line. The engine counts the processor time of all threads.
-_LINE_TIME = 0.25
 _LONGEST_TOLD = 1000
 _BINARY_LOOK = 8192
 # More bytes than the part of a line that is searched can have.
@@ -37,20 +31,19 @@ class TextSearch:
     def __init__(
         self, pattern: str, *, literal: bool, ignore_case: bool, glob: str | None, limit: int
     ) -> None:
-        self._pattern, self._hint = read_pattern(pattern, literal=literal, ignore_case=ignore_case)
+        self._pattern = Pattern(pattern, literal=literal, ignore_case=ignore_case)
         self._glob = None if glob is None else Glob(names.real(glob))
         self._limit = limit
         self._deadline = time.monotonic() + TIME_LIMIT
         self._end: str | None = None
-        self._passed_over = False
         self.matches: list[dict[str, Any]] = []
         self.searched = 0
         self.skipped = Omissions()
 
     @property
     def reason(self) -> str | None:
-        """Why there may be more: limit, or time, also if it was too short for some lines."""
-        return self._end or ("time" if self._passed_over else None)
+        """Why there may be more: limit or time."""
+        return self._end
 
     def directory(
         self,
@@ -89,7 +82,7 @@ class TextSearch:
             for line, content in self._candidates(text, number):
                 if self._is_over():
                     return
-                match = self._match(content[:LONGEST_LINE])
+                match = self._match(content)
                 if match is None:
                     continue
                 if len(self.matches) >= self._limit:
@@ -98,9 +91,9 @@ class TextSearch:
                 self.matches.append({"path": path, "line": line, **match})
             if self._is_over():
                 return
-            number += text.count("\n")
+            number += text.count(b"\n")
 
-    def _blocks(self, file: int) -> Iterator[str]:
+    def _blocks(self, file: int) -> Iterator[bytes]:
         """Whole lines, as many as come at once; of a very long one what is searched, and more."""
         rest = os.pread(file, _BINARY_LOOK, 0)
         position = len(rest)
@@ -111,48 +104,54 @@ class TextSearch:
             position += len(data)
             end = data.rfind(b"\n") + 1
             if end:
-                yield (rest + data[:end]).decode("utf-8", "replace")
+                yield _text(rest + data[:end])
                 rest = data[end:]
             else:
                 rest += data[: max(_BLOCK - len(rest), 0)]
         if rest:
-            yield rest.decode("utf-8", "replace")
+            yield _text(rest)
 
-    def _candidates(self, text: str, number: int) -> Iterator[tuple[int, str]]:
+    def _candidates(self, text: bytes, number: int) -> Iterator[tuple[int, bytes]]:
         """Lines that may match, with their numbers; `number` is the first one's."""
-        if self._hint is None:
-            lines = text.split("\n")
-            if not lines[-1]:
-                lines.pop()
-            yield from enumerate(lines, number)
+        if not self._pattern.is_quick:
+            yield from enumerate(text.removesuffix(b"\n").split(b"\n"), number)
             return
-        position = 0
-        while found := self._hint.search(text, position, concurrent=True):
-            start = text.rfind("\n", 0, found.start()) + 1
-            number += text.count("\n", position, start)
-            end = text.find("\n", found.start())
+        position, length = 0, len(text) - text.endswith(b"\n")
+        while position <= length and (found := self._pattern.search(text, position)):
+            start = text.rfind(b"\n", 0, found.start()) + 1
+            if start > length:
+                return
+            number += text.count(b"\n", position, start)
+            end = text.find(b"\n", found.start())
             end = len(text) if end < 0 else end
             yield number, text[start:end]
             position, number = end + 1, number + 1
 
-    def _match(self, line: str) -> dict[str, Any] | None:
+    def _match(self, line: bytes) -> dict[str, Any] | None:
         """The first match in a line."""
-        try:
-            # Without the lock of the interpreter, so that a slow pattern holds up nobody.
-            found = self._pattern.search(line, concurrent=True, timeout=_LINE_TIME)
-        except TimeoutError:
-            self._passed_over = True
-            return None
+        if len(line) > LONGEST_LINE:
+            line = line.decode()[:LONGEST_LINE].encode()
+        found = self._pattern.search(line)
         if found is None:
             return None
-        first = max(0, found.start() - _LONGEST_TOLD // 2)
+        text, column = line.decode(), len(line[: found.start()].decode())
+        first = max(0, column - _LONGEST_TOLD // 2)
         return {
-            "column": found.start() + 1,
-            "text": line[first : first + _LONGEST_TOLD].rstrip("\r"),
-            "match": found.group()[:_LONGEST_TOLD],
+            "column": column + 1,
+            "text": text[first : first + _LONGEST_TOLD].rstrip("\r"),
+            "match": line[found.start() : found.end()].decode()[:_LONGEST_TOLD],
         }
 
     def _is_over(self) -> bool:
         if self._end is None and time.monotonic() > self._deadline:
             self._end = "time"
         return self._end is not None
+
+
+def _text(data: bytes) -> bytes:
+    """UTF-8, which RE2 looks for characters in."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "replace").encode()
+    return data
