@@ -145,7 +145,8 @@ class Watch:
         try:
             tree = await self._in_thread(self._open)
             try:
-                await self._in_thread(tree.open)
+                # A large tree takes long, and must keep no changes waiting.
+                await self._in_thread(tree.open, long=True)
                 self._started.set_result(None)
                 ending = await self._follow(tree)
             finally:
@@ -169,9 +170,8 @@ class Watch:
             return ServiceClosing("the service is shutting down")
         return ending if isinstance(ending, ApiError) else _no_such(self._wanted)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        # A large tree takes long.
-        return await self._threads.run(work, long=True)
+    async def _in_thread(self, work: Callable[[], T], *, long: bool = False) -> T:
+        return await self._threads.run(work, long=long)
 
     async def _follow(self, tree: Tree) -> Ending:
         """Tell what changes until the path is gone; raises Stopped and what ends it."""

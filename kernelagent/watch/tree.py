@@ -384,6 +384,10 @@ class Tree:
                 if not is_another:
                     self._watch(node, number)
                     new = self._compare(node, self._list(descriptor), batch)
+            except OSError:
+                # Whoever owns it may close it at any moment.
+                self._missed[node] = None
+                continue
             finally:
                 os.close(descriptor)
             if is_another:
@@ -480,14 +484,6 @@ class Tree:
             return os.fstat(descriptor)
         finally:
             os.close(descriptor)
-
-    @staticmethod
-    def _exists(directory: int, name: str) -> bool:
-        try:
-            os.stat(name, dir_fd=directory, follow_symlinks=False)
-        except OSError:
-            return False
-        return True
 
     def _watch_above(self) -> None:
         """Have the directories above the root say if it goes; those that may be read."""

@@ -16,7 +16,7 @@ from kernelagent.errors import FileLimit
 
 T = TypeVar("T")
 
-_QUICK = 8
+QUICK_THREADS = 8
 LONG_THREADS = 4
 # The number of setgroups; glibc's own function would change all threads.
 _SETGROUPS = {"x86_64": 116, "aarch64": 159}
@@ -34,7 +34,7 @@ class FileThreads:
         self._limit = limit
         self._operations = 0
         self._begun = False
-        self._quick = ThreadPoolExecutor(_QUICK, "files", self._begin)
+        self._quick = ThreadPoolExecutor(QUICK_THREADS, "files", self._begin)
         self._long = ThreadPoolExecutor(LONG_THREADS, "files-long", self._begin)
 
     def _begin(self) -> None:
