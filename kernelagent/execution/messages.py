@@ -7,15 +7,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from kernelagent.execution.rendering import facts, primary_type, slots, source, traceback_text
-from kernelagent.jupyter.outputs import Clear, Display, Failure, MimeBundle, Output, Text, Update
-from kernelagent.sessions.execution import (
+from kernelagent.jupyter.events import (
     Begun,
-    Execution,
+    Clear,
+    Display,
+    Event,
+    Failure,
+    MimeBundle,
+    Output,
     Prompt,
-    Result,
-    Skipped,
-    StreamEvent,
+    Text,
+    Update,
 )
+from kernelagent.sessions.events import Skipped
+from kernelagent.sessions.execution import Execution, Result
 from kernelagent.text import utc_timestamp
 from kernelagent.web.streaming import Message
 
@@ -34,7 +39,7 @@ class MessageMaker:
         self._rich = rich
         self._shown = 0
 
-    def messages(self, event: StreamEvent) -> Iterator[Message]:
+    def messages(self, event: Event | Skipped) -> Iterator[Message]:
         """The messages of one event."""
         now = utc_timestamp()
         match event:

@@ -6,7 +6,8 @@ import dataclasses
 import re
 from typing import Any
 
-from kernelagent.jupyter.outputs import MimeBundle, Output, Truncation, data_size
+from kernelagent.jupyter.events import MimeBundle, Output
+from kernelagent.jupyter.outputs import Truncation, data_size
 from kernelagent.outcome import Outcome
 from kernelagent.sessions.execution import Result
 from kernelagent.text import utc_timestamp

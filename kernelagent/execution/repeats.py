@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from kernelagent.errors import ApiError, IdempotencyConflict, InvalidRequest
 from kernelagent.execution.flight import Disconnected, Flights
+from kernelagent.execution.models import ExecuteRequest
+from kernelagent.execution.runs import Answer, Runs
 from kernelagent.settings import Settings
 
 HEADER = "Idempotency-Key"
@@ -162,6 +164,37 @@ class Repeats:
             del self._with_answer[name]
             self.bytes -= record.size
             record.answer = None
+
+
+class RepeatedRuns:
+    """Runs under one key of one owner: `request` is what came under it, byte for byte."""
+
+    def __init__(
+        self, repeats: Repeats, runs: Runs, key: str, owner: tuple[str, str], request: bytes
+    ) -> None:
+        self._repeats = repeats
+        self._runs = runs
+        self._key = key
+        self._owner = owner
+        self._request = request
+
+    async def answer(
+        self, request: ExecuteRequest, disconnected: Disconnected, *, rich: bool
+    ) -> Answer | None:
+        """See `Runs.answer`; once for all requests of the key. Raises IdempotencyConflict."""
+        # Not self: it has the request's bytes, and callers may leave long before the run ends.
+        runs = self._runs
+
+        async def work(abandoned: Disconnected) -> bytes | None:
+            answer = await runs.answer(request, abandoned, rich=rich)
+            return None if answer is None else answer.body
+
+        # Whoever sends a key means to come back.
+        hold = request.on_disconnect != "interrupt"
+        body, repeated = await self._repeats.answer(
+            self._key, self._owner, self._request, work, disconnected, hold=hold
+        )
+        return None if body is None else Answer(body, repeated)
 
 
 async def _digest(request: bytes) -> bytes:

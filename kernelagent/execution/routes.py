@@ -11,11 +11,11 @@ from starlette.responses import Response
 from kernelagent.auth.tokens import EXECUTE
 from kernelagent.errors import InvalidRequest
 from kernelagent.execution.cache.service import CachedRuns
-from kernelagent.execution.flight import Disconnected
 from kernelagent.execution.models import ExecuteRequest, ExecuteResponse, RichResponse
 from kernelagent.execution.repeats import HEADER as IDEMPOTENCY_KEY
 from kernelagent.execution.repeats import REPLAYED as IDEMPOTENCY_REPLAYED
-from kernelagent.execution.repeats import Repeats
+from kernelagent.execution.repeats import RepeatedRuns, Repeats
+from kernelagent.execution.runs import Runs
 from kernelagent.execution.service import ExecutionService, parse_request
 from kernelagent.execution.streams import RunSocket, StreamedRun
 from kernelagent.web.guard import principal_of
@@ -85,36 +85,25 @@ async def _execute(request: Request, *, rich: bool, language: str | None = None)
     def leaving() -> Coroutine[None, None, None]:
         return until_disconnect(request.receive)
 
+    runs: Runs = service_of(request, ExecutionService)
+    if wanted.asks_cache:
+        runs = service_of(request, CachedRuns)
     if key is not None:
-        return await _execute_once(request, wanted, leaving, rich)
-    runs = service_of(request, CachedRuns)
-    return _response(await runs.answer(wanted, leaving, rich=rich))
+        runs = await _under_key(request, runs)
+    answer = await runs.answer(wanted, leaving, rich=rich)
+    if answer is None:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    headers = {IDEMPOTENCY_REPLAYED: "true"} if answer.repeated else None
+    return Response(answer.body, 200, headers, "application/json")
 
 
-async def _execute_once(
-    request: Request, wanted: ExecuteRequest, leaving: Disconnected, rich: bool
-) -> Response:
+async def _under_key(request: Request, runs: Runs) -> Runs:
     keys = request.headers.getlist(IDEMPOTENCY_KEY)
     if len(keys) > 1:
         raise InvalidRequest(f"a request has one {IDEMPOTENCY_KEY}")
-    runs = service_of(request, CachedRuns)
-    body, repeated = await service_of(request, Repeats).answer(
-        keys[0],
-        (principal_of(request).subject, request.scope["path"]),
-        await request.body(),
-        # Not the request: it holds its body, and its caller may leave long before the run ends.
-        lambda abandoned: runs.answer(wanted, abandoned, rich=rich),
-        leaving,
-        # Whoever sends a key means to come back.
-        hold=wanted.on_disconnect != "interrupt",
-    )
-    return _response(body, {IDEMPOTENCY_REPLAYED: "true"} if repeated else None)
-
-
-def _response(body: bytes | None, headers: dict[str, str] | None = None) -> Response:
-    if body is None:
-        return Response(status_code=_CLIENT_CLOSED_REQUEST)
-    return Response(body, 200, headers, "application/json")
+    owner = (principal_of(request).subject, request.scope["path"])
+    body = await request.body()
+    return RepeatedRuns(service_of(request, Repeats), runs, keys[0], owner, body)
 
 
 def _no_repeated_stream() -> InvalidRequest:

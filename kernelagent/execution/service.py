@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,15 @@ from pydantic import ValidationError
 
 from kernelagent import logs
 from kernelagent.errors import InvalidJson, InvalidRequest
+from kernelagent.execution.flight import Disconnected
 from kernelagent.execution.models import ExecuteRequest
 from kernelagent.execution.rendering import answer
+from kernelagent.execution.runs import Answer
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.outcome import Outcome
 from kernelagent.sessions.engine import DEFAULT_SESSION, Engine
-from kernelagent.sessions.execution import Execution, Feed, Result, RunRequest
+from kernelagent.sessions.events import Feed
+from kernelagent.sessions.execution import Execution, Result, RunRequest
 from kernelagent.sessions.session import Session
 from kernelagent.web.errors import validation_error
 from kernelagent.web.json import dump_json
@@ -61,6 +64,8 @@ class Submission:
 
     session: Session
     execution: Execution
+    # What happens in it, if it was submitted for streaming.
+    feed: Feed | None
 
     def cancel(self, reason: str) -> None:
         """Take it back: from the queue, or by an interrupt."""
@@ -103,29 +108,27 @@ class ExecutionService:
                 )
                 _check_language(self.engine, session, request.language)
             _check_scope(session, run)
-            feed = Feed(run.budget.bytes * 2) if streamed else None
-            execution = session.submit(run, feed=feed)
+            execution = session.submit(run)
+            feed = None
+            if streamed:
+                feed = Feed(run.budget.bytes * 2)
+                execution.follow(feed)
             logs.session_id.set(session.id)
             logs.execution_id.set(execution.id)
-            yield Submission(session, execution)
+            yield Submission(session, execution, feed)
 
     async def answer(
-        self, request: ExecuteRequest, disconnected: Callable[[], Awaitable[None]], *, rich: bool
-    ) -> bytes | None:
-        """The body of the answer to a run; None if the caller left.
-
-        See `run`; `rich` tells whether every output is in the answer.
-        """
+        self, request: ExecuteRequest, disconnected: Disconnected, *, rich: bool
+    ) -> Answer | None:
+        """See `Runs.answer`, and `run`."""
         result = await self.run(request, disconnected)
         if result is None:
             return None
         if result.truncation.kept_bytes < _LARGE_ANSWER:
-            return _render(result, rich)
-        return await asyncio.to_thread(_render, result, rich)
+            return Answer(_render(result, rich))
+        return Answer(await asyncio.to_thread(_render, result, rich))
 
-    async def run(
-        self, request: ExecuteRequest, disconnected: Callable[[], Awaitable[None]]
-    ) -> Result | None:
+    async def run(self, request: ExecuteRequest, disconnected: Disconnected) -> Result | None:
         """The result of a run; None if the caller left, for which `disconnected` waits.
 
         A run whose caller left is interrupted, unless it asked to go on.

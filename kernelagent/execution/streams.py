@@ -70,9 +70,9 @@ async def stream_messages(submission: Submission, *, rich: bool) -> AsyncGenerat
     """All messages of a run, `complete` last whatever happens."""
     execution = submission.execution
     maker = MessageMaker(execution, rich=rich)
-    if execution.feed is None:
+    if submission.feed is None:
         raise RuntimeError("the run was not submitted for streaming")
-    while events := await execution.feed.next():
+    while events := await submission.feed.next():
         for event in events:
             for message in maker.messages(event):
                 yield message

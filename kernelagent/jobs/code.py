@@ -11,7 +11,7 @@ from kernelagent.errors import ApiError
 from kernelagent.execution.rendering import answer, rich_outputs, slots, traceback_text
 from kernelagent.jobs.job import JobEnding, JobRequest
 from kernelagent.jobs.log import JobLog
-from kernelagent.jupyter.messages import Message
+from kernelagent.jupyter.events import Event, Failure, Text
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.outcome import Outcome
 from kernelagent.processes.usage import tree_usage
@@ -46,7 +46,6 @@ class CodeWork:
             request_timeout=_NO_LIMIT,
             budget=Budget(bytes=settings.output_bytes, items=settings.output_items),
             execution_id=self._execution_id,
-            listener=self._listen,
             spill_bytes=settings.job_log_bytes,
         )
         cwd = await self._engine.sandbox.directory(request.workdir)
@@ -58,6 +57,8 @@ class CodeWork:
                 on_start(session.kernel.pid)
             self._session = session
             self._execution = execution = session.submit(run)
+            # All of it, whatever of it the answer keeps.
+            execution.uncut.follow(self._log_event)
             if self._stopped:
                 session.cancel(execution, Outcome.CANCELLED, self._stopped)
             result = await asyncio.shield(execution.finished)
@@ -87,21 +88,12 @@ class CodeWork:
         outputs = collector.outputs if collector is not None else []
         return {**slots(outputs), "rich_outputs": rich_outputs(outputs), "outputs": outputs}
 
-    def _listen(self, message: Message) -> None:
-        content = message.content
-        if message.type == "stream":
-            name = "stderr" if content.get("name") == "stderr" else "stdout"
-            self._write(name, str(content.get("text", "")))
-        elif message.type == "error":
-            traceback = content.get("traceback")
-            text = traceback_text(
-                {
-                    "ename": str(content.get("ename", "Error")),
-                    "evalue": str(content.get("evalue", "")),
-                    "traceback": list(map(str, traceback)) if isinstance(traceback, list) else [],
-                }
-            )
-            self._write("stderr", text)
+    def _log_event(self, event: Event) -> None:
+        match event:
+            case Text():
+                self._write(event.name, event.text)
+            case Failure():
+                self._write("stderr", traceback_text(event.output))
 
     def _write(self, stream: str, text: str) -> None:
         self._log.write(stream, text.encode("utf-8", "replace"))

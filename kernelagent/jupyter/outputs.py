@@ -1,4 +1,4 @@
-"""From the kernel's messages to outputs in nbformat shape, within a budget."""
+"""From the events of a run to outputs in nbformat shape, within a budget."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from typing import Any
 
 import orjson
 
-from kernelagent.jupyter.messages import Message
+from kernelagent.jupyter.events import (
+    Clear,
+    Display,
+    Event,
+    Failure,
+    MimeBundle,
+    Output,
+    Text,
+    Update,
+)
 from kernelagent.workspace.spill import Spill
-
-Output = dict[str, Any]
-MimeBundle = dict[str, Any]
 
 # Errors have a place of their own beyond the budget; each can be made arbitrarily long.
 _LONGEST_TRACEBACK = 256 * 1024
@@ -25,9 +31,6 @@ _EXTRA_ERRORS = 10
 # Streams that take turns make many small outputs: beyond so many, what holds each one counts too.
 _FREE_ITEMS = 1000
 _FRAME = 64
-
-# No MIME type is longer.
-_LONGEST_MIME = 255
 
 _SUFFIXES = {
     "application/json": "json",
@@ -43,48 +46,6 @@ _SUFFIXES = {
 }
 _NOT_KEPT = "the rest was not kept"
 _BASE64_PREFIXES = ("image/", "audio/", "video/", "application/pdf", "application/octet-stream")
-
-
-@dataclass(slots=True)
-class Text:
-    """A piece of stdout or stderr."""
-
-    name: str
-    text: str
-
-
-@dataclass(slots=True)
-class Display:
-    """Something shown: `output` is a display_data or execute_result."""
-
-    output: Output
-    display_id: str | None = None
-
-
-@dataclass(slots=True)
-class Update:
-    """New data for everything shown under `display_id`."""
-
-    display_id: str
-    data: MimeBundle
-    metadata: dict[str, Any]
-
-
-@dataclass(slots=True)
-class Clear:
-    """What was shown so far is withdrawn; with `wait`, only when something new comes."""
-
-    wait: bool
-
-
-@dataclass(slots=True)
-class Failure:
-    """The code raised; `output` is an error output."""
-
-    output: Output
-
-
-Event = Text | Display | Update | Clear | Failure
 
 
 @dataclass(slots=True)
@@ -131,12 +92,11 @@ class _Shown:
 
 
 class OutputCollector:
-    """Takes the iopub messages of one run and keeps what they show.
+    """Takes the events of one run and keeps what they show.
 
     Streams are merged, display ids updated, clear_output honoured. What exceeds the budget goes to
-    `spill`, and a marker in its place names the file. `emit` sees each kept piece once, in order.
-    `listener` sees each message as it came.
-    Code can send messages of any shape, so nothing about them is taken for granted.
+    `spill`, and a marker in its place names the file. `emit` gets each event with what is kept of
+    it, in order; its data does not change afterwards.
     """
 
     def __init__(
@@ -144,9 +104,7 @@ class OutputCollector:
         budget: Budget,
         spill: Spill,
         emit: Callable[[Event], None],
-        listener: Callable[[Message], None] | None = None,
     ) -> None:
-        self._listener = listener
         self._budget = budget
         self._spill = spill
         self._emit = emit
@@ -190,23 +148,21 @@ class OutputCollector:
         ]
         return facts
 
-    def take(self, message: Message) -> None:
-        """Take one message; types that show nothing are ignored."""
-        if self._listener is not None:
-            self._listener(message)
-        content = message.content
-        match message.type:
-            case "stream":
-                name = "stderr" if content.get("name") == "stderr" else "stdout"
-                self._take_stream(name, str(content.get("text", "")))
-            case "display_data" | "execute_result":
-                self._take_display(message.type, content)
-            case "update_display_data":
-                self._take_update(content)
-            case "clear_output":
-                self._take_clear(bool(content.get("wait")))
-            case "error":
-                self._take_error(content)
+    def take(self, event: Event) -> None:
+        """Take one event."""
+        match event:
+            case Text():
+                self._take_stream(event.name, event.text)
+            case Display():
+                self._take_display(event)
+            case Update():
+                self._take_update(event)
+            case Clear():
+                self._take_clear(event)
+            case Failure():
+                self._take_error(event.output)
+            case _:
+                self._emit(event)
 
     def add_text(self, name: str, text: str) -> None:
         """Add a sentence of our own to a stream, whatever the budget says."""
@@ -256,12 +212,10 @@ class OutputCollector:
         if len(self._items) > _FREE_ITEMS:
             self._frames += _FRAME
 
-    def _take_display(self, output_type: str, content: dict[str, Any]) -> None:
+    def _take_display(self, event: Display) -> None:
         self._clear_if_pending()
-        output: Output = {"output_type": output_type, **_shown_data(content)}
-        if output_type == "execute_result":
-            count = content.get("execution_count")
-            output["execution_count"] = count if isinstance(count, int) else None
+        # Its own: the event belongs to others as well.
+        output = dict(event.output)
         self._facts.displays += 1
         if self._facts.displays - self._spilled_displays > self._budget.items:
             self._spilled_displays += 1
@@ -279,17 +233,15 @@ class OutputCollector:
         self._fit(shown)
         self._append(shown)
         self._kept_displays += 1
-        display_id = _display_id(content)
+        display_id = event.display_id
         if display_id is not None:
             self._displays.setdefault(display_id, []).append(shown)
         # A copy: a later update must not change what has been told before.
         self._emit(Display(dict(output), display_id))
 
-    def _take_update(self, content: dict[str, Any]) -> None:
-        display_id = _display_id(content)
-        if display_id is None:
-            return
-        new = _Shown(_shown_data(content))
+    def _take_update(self, event: Update) -> None:
+        display_id = event.display_id
+        new = _Shown({"data": event.data, "metadata": event.metadata})
         targets = self._displays.get(display_id)
         if targets is None:
             if not self._take_foreign_update(display_id, new):
@@ -315,12 +267,12 @@ class OutputCollector:
         self._foreign_updates[display_id] = new
         return True
 
-    def _take_clear(self, wait: bool) -> None:
-        if wait:
+    def _take_clear(self, event: Clear) -> None:
+        if event.wait:
             self._clear_pending = True
         else:
             self._clear()
-        self._emit(Clear(wait))
+        self._emit(event)
 
     def _clear_if_pending(self) -> None:
         if self._clear_pending:
@@ -338,16 +290,13 @@ class OutputCollector:
         self._frames = 0
         self._extra_errors = 0
 
-    def _take_error(self, content: dict[str, Any]) -> None:
+    def _take_error(self, error: Output) -> None:
         self._clear_if_pending()
-        traceback = content.get("traceback")
         output: Output = {
             "output_type": "error",
-            "ename": _shortened(str(content.get("ename", "Error")), _LONGEST_NAME),
-            "evalue": _shortened(str(content.get("evalue", "")), _LONGEST_TRACEBACK),
-            "traceback": _bounded_traceback(
-                [str(line) for line in traceback] if isinstance(traceback, list) else []
-            ),
+            "ename": _shortened(error["ename"], _LONGEST_NAME),
+            "evalue": _shortened(error["evalue"], _LONGEST_TRACEBACK),
+            "traceback": _bounded_traceback(error["traceback"]),
         }
         self.error = output
         text = "\n".join([output["ename"], output["evalue"], *output["traceback"]])
@@ -394,21 +343,6 @@ class OutputCollector:
             if path is not None and self._spill.lost == lost:
                 files.append({"mime": mime, "path": str(path), "bytes": len(data)})
         return files
-
-
-def _display_id(content: dict[str, Any]) -> str | None:
-    transient = content.get("transient")
-    display_id = transient.get("display_id") if isinstance(transient, dict) else None
-    return display_id if isinstance(display_id, str) else None
-
-
-def _shown_data(content: dict[str, Any]) -> Output:
-    data, metadata = content.get("data"), content.get("metadata")
-    bundle = data if isinstance(data, dict) else {}
-    return {
-        "data": {mime: value for mime, value in bundle.items() if len(mime) <= _LONGEST_MIME},
-        "metadata": metadata if isinstance(metadata, dict) else {},
-    }
 
 
 def _size_of(output: Output) -> int:

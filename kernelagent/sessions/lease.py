@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernelagent.errors import SessionBusy, SessionClosed
+from kernelagent.jupyter.events import Output, read_event
 from kernelagent.jupyter.kernel import Kernel
 from kernelagent.jupyter.languages import Language
 from kernelagent.jupyter.messages import Message
-from kernelagent.jupyter.outputs import Budget, Output, OutputCollector
+from kernelagent.jupyter.outputs import Budget, OutputCollector
 from kernelagent.jupyter.pool import Pool
 from kernelagent.processes.environment import Environment
 from kernelagent.workspace.spill import Spill
@@ -183,4 +184,6 @@ class Lease:
         return OutputCollector(_LATE_OUTPUT, Spill(self._workspace, "late", 0), lambda _: None)
 
     def _on_late(self, message: Message) -> None:
-        self._late.take(message)
+        event = read_event(message)
+        if event is not None:
+            self._late.take(event)

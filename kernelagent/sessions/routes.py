@@ -61,7 +61,7 @@ def _info(session: Session, engine: Engine) -> dict[str, Any]:
         "workdir": str(facts.cwd or engine.sandbox.workspace),
         "queued": session.queued,
         "queue_limit": engine.settings.queue_limit,
-        "executions": session.runs,
+        "executions": session.transcript.runs,
         "idle_timeout": facts.idle_timeout,
         "created_at": utc_timestamp(session.created_at),
         "last_activity": utc_timestamp(session.last_activity),

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from kernelagent.errors import DirectoryNotFound
+from kernelagent.jupyter.events import (
+    Begun,
+    Event,
+    Failure,
+    Output,
+    Prompt,
+    read_event,
+    read_failure,
+)
 from kernelagent.jupyter.kernel import Kernel
 from kernelagent.jupyter.messages import Message
-from kernelagent.jupyter.outputs import OutputCollector
 from kernelagent.outcome import Outcome
 from kernelagent.processes.cgroup import MemoryUse
 
@@ -25,6 +34,9 @@ _BEGIN_GRACE = 0.25
 
 _KEPT = "the session's state is kept"
 _LOST = "the session's state is lost"
+
+# What a process can end with, and what C makes of the rest: more digits are no number of a system.
+_is_exit_code = re.compile(r"-?[0-9]{1,19}", re.ASCII).fullmatch
 
 # Short runs need no watch over their memory.
 _MEMORY_WATCH_AFTER = 0.05
@@ -67,22 +79,15 @@ class Stop:
 
 
 class Run:
-    """Follows one execute_request; `go` once, `stop` and `answer` at any time."""
+    """Follows one execute_request; `go` once, `stop` and `answer` at any time.
 
-    def __init__(
-        self,
-        kernel: Kernel,
-        collector: OutputCollector,
-        limits: RunLimits,
-        *,
-        on_begin: Callable[[int | None], None],
-        on_prompt: Callable[[str, bool], None],
-    ) -> None:
+    `tell` gets each event as the kernel sent it.
+    """
+
+    def __init__(self, kernel: Kernel, limits: RunLimits, tell: Callable[[Event], None]) -> None:
         self._kernel = kernel
-        self._collector = collector
         self._limits = limits
-        self._on_begin = on_begin
-        self._on_prompt = on_prompt
+        self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._stopped: asyncio.Future[Stop] = self._loop.create_future()
@@ -93,6 +98,8 @@ class Run:
         self._idle = False
         self._reply: dict[str, Any] | None = None
         self._count: int | None = None
+        # The last one that was told of.
+        self._error: Output | None = None
         self._allow_stdin = False
         self._interrupted = False
         self._killed = False
@@ -157,13 +164,15 @@ class Run:
                 self._idle = True
                 self._check_over()
             return
-        if message.type == "execute_input":
-            self._count = message.content.get("execution_count")
-            self._on_begin(self._count)
-        else:
-            self._collector.take(message)
-            if self._reply is not None:
-                self._wait_for_idle()
+        event = read_event(message)
+        if event is not None:
+            self._tell(event)
+        if isinstance(event, Begun):
+            self._count = event.execution_count
+        elif isinstance(event, Failure):
+            self._error = event.output
+        if self._reply is not None:
+            self._wait_for_idle()
         _complete(self._begun)
 
     def on_reply(self, message: Message) -> None:
@@ -178,7 +187,7 @@ class Run:
             return
         self.awaits_input = True
         content = message.content
-        self._on_prompt(str(content.get("prompt", "")), bool(content.get("password")))
+        self._tell(Prompt(str(content.get("prompt", "")), bool(content.get("password"))))
 
     def _check_over(self) -> None:
         if self._idle and self._reply is not None:
@@ -259,12 +268,13 @@ class Run:
                 message="the kernel did not run the code: it was still aborting",
                 never_ran=self._count is None,
             )
-        error = self._collector.error
+        error = self._error
         if status == "error" and error is None:
             if reply.get("ename") == "ScopeError":
                 raise DirectoryNotFound(str(reply.get("evalue")))
-            self._collector.take(Message("error", "", "", reply))
-            error = self._collector.error
+            failure = read_failure(reply)
+            self._tell(failure)
+            error = failure.output
         note = str(told.get("note") or "")
         ending = Ending(Outcome.OK, 0, count, state_lost=state_lost, note=note)
         if error is not None and status != "ok":
@@ -312,11 +322,11 @@ def _complete(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _exit_code(error: dict[str, Any]) -> int:
+def _exit_code(error: Output) -> int:
     """1, or what the code itself gave to sys.exit."""
     if error["ename"] != "SystemExit":
         return 1
     value = error["evalue"].strip()
     if value in ("", "None"):
         return 0
-    return int(value) & 0xFF if value.lstrip("-").isdigit() else 1
+    return int(value) & 0xFF if _is_exit_code(value) else 1

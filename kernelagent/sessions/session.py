@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,6 @@ from kernelagent.errors import (
     ApiError,
     InternalError,
     NoInputAwaited,
-    QueueFull,
     QueueTimeout,
     SessionBusy,
     SessionClosed,
@@ -28,15 +26,15 @@ from kernelagent.jupyter.pool import Pool
 from kernelagent.observers import Observers, RunEnded, RunRefused, belong_to
 from kernelagent.outcome import Outcome
 from kernelagent.processes.environment import Environment
-from kernelagent.sessions.execution import Begun, Execution, Feed, Prompt, Result, RunRequest
+from kernelagent.sessions.execution import Execution, Result, RunRequest, make_result
 from kernelagent.sessions.lease import Lease, SessionFacts
+from kernelagent.sessions.queue import Queue, Turn
 from kernelagent.sessions.run import Ending, Run, RunLimits
-from kernelagent.sessions.turn import Turn
+from kernelagent.sessions.transcript import Transcript
 from kernelagent.workspace.spill import Spill
 
 log = logging.getLogger(__name__)
 
-_TRANSCRIPT = 100
 # Questions (completion and the like) that may wait for one kernel.
 _QUESTIONS = 16
 # A kernel that still aborts what it was sent before is asked again.
@@ -52,17 +50,6 @@ class SessionPolicy:
     queue_limit: int
     interrupt_grace: float
     spill_bytes: int
-
-
-@dataclass(slots=True)
-class TranscriptEntry:
-    """What a session remembers of a run; neither its code nor its output."""
-
-    execution_id: str
-    execution_count: int | None
-    outcome: Outcome
-    submitted_at: datetime
-    seconds: float
 
 
 class Session:
@@ -84,20 +71,16 @@ class Session:
         self._pool = pool
         self._policy = policy
         self._lease = Lease(facts, pool, policy.workspace, environment)
-        self._queue: deque[Execution | Turn] = deque()
-        self._wake = asyncio.Event()
+        self._queue = Queue(facts.id, policy.queue_limit)
         self._worker: asyncio.Task[None] | None = None
         self._current: Execution | None = None
         self._turn: Turn | None = None
         self._questions = 0
         self._closed = False
-        # Of the kernel of that generation.
-        self._counted: tuple[int, int | None] = (0, None)
-        self.runs = 0
         self.created_at = datetime.now(UTC)
         self.last_activity = self.created_at
         self._active_at = time.monotonic()
-        self.transcript: deque[TranscriptEntry] = deque(maxlen=_TRANSCRIPT)
+        self.transcript = Transcript()
 
     @property
     def id(self) -> str:
@@ -124,9 +107,8 @@ class Session:
 
     @property
     def execution_count(self) -> int | None:
-        """That of the last run which its kernel, or the one it was copied from, has had."""
-        generation, count = self._counted
-        return count if generation == self.generation else None
+        """Return the count of the last run on its kernel; a branch inherits that of its source."""
+        return self.transcript.execution_count(self.generation)
 
     @property
     def queued(self) -> int:
@@ -145,16 +127,19 @@ class Session:
         """Lease the kernel now, so that what is wrong with it is known now."""
         await self._lease.ready()
 
-    def submit(self, request: RunRequest, *, feed: Feed | None = None) -> Execution:
-        """Put a run into the queue; raises QueueFull, SessionClosed."""
-        execution = Execution(self.id, request, feed)
+    def submit(self, request: RunRequest) -> Execution:
+        """Put a run into the queue; raises QueueFull, SessionClosed.
+
+        Nothing happens in it before the caller awaits something, so it can be followed in full.
+        """
+        execution = Execution(self.id, request)
         try:
             self._enqueue(execution)
         except ApiError as error:
             self._observers.tell(RunRefused(self.facts.language.name, error.code))
             raise
         wait = min(request.queue_timeout, request.request_timeout)
-        timer = asyncio.get_running_loop().call_later(wait, self._expire, execution, wait)
+        timer = asyncio.get_running_loop().call_later(wait, self._queue.expire, execution, wait)
 
         def over(finished: asyncio.Future[Result]) -> None:
             timer.cancel()
@@ -184,8 +169,7 @@ class Session:
                 ) from None
             yield await self._lease.current()
         finally:
-            if turn in self._queue:
-                self._queue.remove(turn)
+            self._queue.remove(turn)
             turn.end()
 
     async def begin(self, make: Callable[[], Awaitable[Kernel]], count: int | None) -> None:
@@ -217,8 +201,7 @@ class Session:
     def cancel(self, execution: Execution, outcome: Outcome, reason: str) -> None:
         """Stop a run, wherever it is; the result follows when its kernel is free again."""
         execution.stop(outcome, reason)
-        if execution in self._queue:
-            self._queue.remove(execution)
+        if self._queue.remove(execution):
             execution.finish(self._unrun(execution, outcome, reason))
 
     def interrupt(self) -> bool:
@@ -279,6 +262,7 @@ class Session:
     async def close(self, reason: str = "the session was closed") -> None:
         """Cancel what waits, end what runs and the kernel."""
         self._closed = True
+        self._queue.close()
         self._cancel_waiting(reason)
         current = self._current
         # One that still waits for its kernel ends with the worker.
@@ -295,22 +279,12 @@ class Session:
         await self._lease.close()
 
     def _enqueue(self, item: Execution | Turn) -> None:
-        if self._closed:
-            raise SessionClosed(f"session {self.id} was closed")
-        limit = self._policy.queue_limit
-        if len(self._queue) >= limit:
-            raise QueueFull(
-                f"{limit} runs wait in session {self.id}, as many as the settings allow; the code "
-                "was not run",
-                details={"position": len(self._queue) + 1, "limit": limit},
-            )
-        self._queue.append(item)
-        self._wake.set()
+        self._queue.add(item)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work(), name=f"session {self.id}")
 
     def _cancel_waiting(self, reason: str) -> None:
-        for item in list(self._queue):
+        for item in self._queue.waiting():
             if isinstance(item, Turn):
                 self._queue.remove(item)
                 item.fail(SessionClosed(reason))
@@ -325,7 +299,7 @@ class Session:
             if self._lease.kernel is not kernel:
                 await self._pool.release(kernel, polite=False)
             raise
-        self._counted = (self.generation, count)
+        self.transcript.inherit(count, self.generation)
         self._touch()
 
     async def _kernel_to_ask(self, timeout: float) -> Kernel:
@@ -351,11 +325,8 @@ class Session:
 
     async def _work(self) -> None:
         while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._queue:
-                # Kept in no variable: all that a run has shown would stay until the next one.
-                await self._serve(self._queue.popleft())
+            # Kept in no variable: all that a run has shown would stay until the next one.
+            await self._serve(await self._queue.next())
 
     async def _serve(self, item: Execution | Turn) -> None:
         if isinstance(item, Turn):
@@ -388,51 +359,27 @@ class Session:
         if request.spill_bytes is not None:
             spill_bytes = min(spill_bytes, request.spill_bytes)
         spill = Spill(self._policy.workspace, execution.id, spill_bytes)
-        collector = OutputCollector(request.budget, spill, execution.emit, request.listener)
-        execution.collector = collector
+        collector = execution.collect(spill)
         try:
-            ending = await self._run(execution, collector)
+            ending = await self._run(execution)
         finally:
-            # They know each other: together they would stay until the garbage is collected.
+            # The result has what it kept.
             execution.collector = None
             await spill.close()
-        self.runs += 1
         result = self._result(execution, collector, ending)
         result.late_outputs = self._lease.take_late()
         result.notes = [*self._lease.take_notes(), *filter(None, [ending.note])]
-        self._remember(execution, result)
+        self.transcript.add(execution, result, self.generation)
+        self._log_end(result)
         execution.finish(result)
         self._pool.settled()
 
     def _result(self, execution: Execution, collector: OutputCollector, ending: Ending) -> Result:
-        message = ending.message
-        if not self.facts.isolated:
-            message += ending.state
-        if ending.details:
-            message += f"\n{ending.details}"
-        if message:
-            collector.add_text("stderr", _on_own_line(collector, message))
-        now = time.monotonic()
-        begun = now if execution.begun is None else execution.begun
-        return Result(
-            execution_id=execution.id,
-            session_id=self.id,
-            language=self.facts.language.name,
-            outcome=ending.outcome,
-            exit_code=ending.exit_code,
-            execution_count=ending.execution_count,
-            message=message,
-            state_lost=ending.state_lost,
-            outputs=collector.outputs,
-            updates=collector.updates,
-            error=collector.error,
-            truncation=collector.truncation,
-            queued_seconds=begun - execution.submitted,
-            seconds=now - begun,
-            finished_at=datetime.now(UTC),
-        )
+        facts = self.facts
+        language, isolated = facts.language.name, facts.isolated
+        return make_result(execution, collector, ending, language=language, isolated=isolated)
 
-    async def _run(self, execution: Execution, collector: OutputCollector) -> Ending:
+    async def _run(self, execution: Execution) -> Ending:
         request = execution.request
         scope: dict[str, Any] = {}
         if request.env:
@@ -452,13 +399,7 @@ class Session:
             kernel = await self._kernel_in_time(execution)
             if execution.begun is None:
                 execution.begun = time.monotonic()
-            run = Run(
-                kernel,
-                collector,
-                self._limits(execution),
-                on_begin=lambda count: execution.emit(Begun(count)),
-                on_prompt=lambda prompt, password: execution.emit(Prompt(prompt, password)),
-            )
+            run = Run(kernel, self._limits(execution), execution.uncut.put)
             if execution.stop_requested is not None:
                 outcome, reason = execution.stop_requested
                 return Ending(outcome, 130, None, message=f"{reason}; the code was not run")
@@ -478,40 +419,25 @@ class Session:
         kernel = self._lease.kernel
         if kernel is not None and kernel.alive and self._lease.is_current(kernel):
             return kernel
-        limit = execution.request.request_timeout
-        waited = time.monotonic() - execution.submitted
         try:
-            async with asyncio.timeout(max(limit - waited, 0)):
+            async with asyncio.timeout(max(execution.seconds_left, 0)):
                 return await self._lease.current()
         except TimeoutError:
+            limit = execution.request.request_timeout
             raise QueueTimeout(
                 f"session {self.id} had no kernel within {limit:g} s; the code was not run",
                 details={"request_timeout": limit},
             ) from None
 
     def _limits(self, execution: Execution) -> RunLimits:
-        request = execution.request
-        left = request.request_timeout - (time.monotonic() - execution.submitted)
+        timeout = min(execution.request.timeout, execution.seconds_left)
         return RunLimits(
-            timeout=max(min(request.timeout, left), 0.001),
+            timeout=max(timeout, 0.001),
             grace=self._policy.interrupt_grace,
         )
 
-    def _expire(self, execution: Execution, waited: float) -> None:
-        if execution not in self._queue:
-            return
-        self._queue.remove(execution)
-        execution.fail(
-            QueueTimeout(
-                f"the run's turn in session {self.id} did not come within {waited:g} s; the code "
-                "was not run",
-                details={"queue_timeout": waited},
-            )
-        )
-
     def _unrun(self, execution: Execution, outcome: Outcome, reason: str) -> Result:
-        spill = Spill(self._policy.workspace, execution.id, 0)
-        collector = OutputCollector(execution.request.budget, spill, execution.emit)
+        collector = execution.collect(Spill(self._policy.workspace, execution.id, 0))
         message = f"{reason}; the code was not run"
         return self._result(execution, collector, Ending(outcome, 130, None, message))
 
@@ -537,22 +463,12 @@ class Session:
             )
         )
 
-    def _remember(self, execution: Execution, result: Result) -> None:
-        entry = TranscriptEntry(
-            execution.id,
-            result.execution_count,
-            result.outcome,
-            execution.submitted_at,
-            result.seconds,
-        )
-        self.transcript.append(entry)
-        if result.execution_count is not None and not result.state_lost:
-            self._counted = (self.generation, result.execution_count)
+    def _log_end(self, result: Result) -> None:
         log.info(
             "run finished",
             extra={
                 "session_id": self.id,
-                "execution_id": execution.id,
+                "execution_id": result.execution_id,
                 "outcome": result.outcome.value,
                 "seconds": round(result.seconds, 6),
                 "queued_seconds": round(result.queued_seconds, 6),
@@ -562,15 +478,3 @@ class Session:
     def _touch(self) -> None:
         self.last_activity = datetime.now(UTC)
         self._active_at = time.monotonic()
-
-
-def _on_own_line(collector: OutputCollector, message: str) -> str:
-    outputs = collector.outputs
-    last = outputs[-1] if outputs else None
-    mid_line = (
-        last is not None
-        and last.get("name") == "stderr"
-        and last["text"]
-        and not last["text"].endswith("\n")
-    )
-    return f"\n{message}\n" if mid_line else f"{message}\n"

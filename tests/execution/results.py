@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from kernelagent.jupyter.outputs import MimeBundle, Output, Truncation
+from kernelagent.jupyter.events import MimeBundle, Output
+from kernelagent.jupyter.outputs import Truncation
 from kernelagent.outcome import Outcome
 from kernelagent.sessions.execution import Result
 

@@ -11,24 +11,21 @@ import pytest
 
 from kernelagent.errors import QueueFull
 from kernelagent.execution.messages import MessageMaker
-from kernelagent.jupyter.outputs import (
-    Budget,
+from kernelagent.jupyter.events import (
+    Begun,
     Clear,
     Display,
+    Event,
     Failure,
     MimeBundle,
     Output,
+    Prompt,
     Text,
     Update,
 )
-from kernelagent.sessions.execution import (
-    Begun,
-    Execution,
-    Prompt,
-    RunRequest,
-    Skipped,
-    StreamEvent,
-)
+from kernelagent.jupyter.outputs import Budget
+from kernelagent.sessions.events import Skipped
+from kernelagent.sessions.execution import Execution, RunRequest
 from kernelagent.web.streaming import Message, complete, dump, refusal
 from tests.execution.results import display, result, value
 
@@ -37,10 +34,10 @@ LONGEST_TEXT = 64 * 1024
 LONGEST = 1024 * 1024
 
 
-async def messages_of(event: StreamEvent, *, rich: bool = True) -> list[Message]:
+async def messages_of(event: Event | Skipped, *, rich: bool = True) -> list[Message]:
     """The messages of one event, which are valid on the wire, without their timestamps."""
     request = RunRequest("code", 1, 1, 1, Budget(1, 1), cwd=Path("/"))
-    maker = MessageMaker(Execution("s1", request, None), rich=rich)
+    maker = MessageMaker(Execution("s1", request), rich=rich)
     made = list(maker.messages(event))
     for message in made:
         assert json.loads(dump(message)) == message
@@ -107,7 +104,7 @@ async def test_a_value_has_its_count_and_a_display_its_id() -> None:
 
 
 async def test_displays_are_numbered() -> None:
-    maker = MessageMaker(Execution("s1", RunRequest("", 1, 1, 1, Budget(1, 1)), None), rich=True)
+    maker = MessageMaker(Execution("s1", RunRequest("", 1, 1, 1, Budget(1, 1))), rich=True)
     event = Display(display({"text/plain": "x"}))
     assert [next(maker.messages(event))["output"] for _ in range(3)] == [1, 2, 3]
 
@@ -148,7 +145,7 @@ async def test_clear_output_is_told(wait: bool) -> None:
 
 
 async def test_a_stream_of_text_shows_no_pictures() -> None:
-    shown: list[StreamEvent] = [
+    shown: list[Event | Skipped] = [
         Display(display({"image/png": "aGk="})),
         Update("id", {"image/png": "aGk="}, {}),
         Clear(False),
@@ -206,7 +203,7 @@ async def test_what_was_left_out_is_told() -> None:
 
 async def test_the_result_of_a_rich_stream_repeats_only_short_text() -> None:
     request = RunRequest("", 1, 1, 1, Budget(1, 1))
-    maker = MessageMaker(Execution("s1", request, None), rich=True)
+    maker = MessageMaker(Execution("s1", request), rich=True)
     run = result(display({"image/png": "aGk="}), value({"text/plain": "42"}))
     message = maker.result(run)
     assert (message["type"], message["outcome"], message["result"]) == ("result", "ok", "42")
@@ -216,7 +213,7 @@ async def test_the_result_of_a_rich_stream_repeats_only_short_text() -> None:
 
 async def test_the_result_of_a_stream_of_text_has_the_last_picture_if_it_is_small() -> None:
     request = RunRequest("", 1, 1, 1, Budget(1, 1))
-    maker = MessageMaker(Execution("s1", request, None), rich=False)
+    maker = MessageMaker(Execution("s1", request), rich=False)
     assert maker.result(result(display({"image/png": "aGk="})))["png"] == "aGk="
     large = maker.result(result(display({"image/png": "A" * 2_000_000})))
     assert "png" not in large
@@ -248,7 +245,7 @@ def test_a_message_is_one_line_for_every_client() -> None:
 
 
 async def test_an_execution_that_nobody_awaits_disturbs_nobody() -> None:
-    execution = Execution("s1", RunRequest("", 1, 1, 1, Budget(1, 1)), None)
+    execution = Execution("s1", RunRequest("", 1, 1, 1, Budget(1, 1)))
     execution.fail(QueueFull("x"))
     del execution
     await asyncio.sleep(0)

@@ -21,7 +21,7 @@ from kernelagent.execution.rendering import (
     source,
     traceback_text,
 )
-from kernelagent.jupyter.outputs import MimeBundle, Update
+from kernelagent.jupyter.events import MimeBundle, Update
 from kernelagent.outcome import Outcome
 from tests.execution.results import display, error, result, stream, value
 

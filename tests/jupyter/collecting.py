@@ -7,19 +7,18 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from kernelagent.jupyter.messages import Message
-from kernelagent.jupyter.outputs import (
-    Budget,
+from kernelagent.jupyter.events import (
     Clear,
     Display,
     Event,
     Failure,
     Output,
-    OutputCollector,
     Text,
-    Truncation,
     Update,
+    read_event,
 )
+from kernelagent.jupyter.messages import Message
+from kernelagent.jupyter.outputs import Budget, OutputCollector, Truncation
 from kernelagent.workspace.spill import Spill
 
 PNG = base64.b64decode(
@@ -44,7 +43,9 @@ class Collected:
         self._told.append((event, copy.deepcopy(event)))
 
     def take(self, msg_type: str, **content: Any) -> None:
-        self.collector.take(Message(msg_type, "id", "parent", content))
+        event = read_event(Message(msg_type, "id", "parent", content))
+        if event is not None:
+            self.collector.take(event)
 
     def print(self, text: str, name: str = "stdout") -> None:
         self.take("stream", name=name, text=text)

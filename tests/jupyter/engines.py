@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from kernelagent.jupyter.events import Event
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.sessions.engine import Engine
-from kernelagent.sessions.execution import Execution, Feed, Result, RunRequest, StreamEvent
+from kernelagent.sessions.events import Feed
+from kernelagent.sessions.execution import Execution, Result, RunRequest
 from kernelagent.sessions.session import Session
 from kernelagent.settings import Settings, load_settings
 from tests.servers import SECRET
@@ -48,7 +50,10 @@ def submit(session: Session, code: str, **fields: Any) -> Execution:
         **fields,
     }
     feed = given.pop("feed", None)
-    return session.submit(RunRequest(code=code, **given), feed=feed)
+    execution = session.submit(RunRequest(code=code, **given))
+    if feed is not None:
+        execution.follow(feed)
+    return execution
 
 
 async def run(session: Session, code: str, **fields: Any) -> Result:
@@ -69,7 +74,7 @@ def text_of(result: Result, name: str = "stdout") -> str:
     return "".join(output["text"] for output in result.outputs if output.get("name") == name)
 
 
-async def first_of(feed: Feed, kind: type[StreamEvent]) -> StreamEvent:
+async def first_of(feed: Feed, kind: type[Event]) -> Event:
     """The first event of `kind`, as soon as it comes."""
     while events := await feed.next():
         for event in events:

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from kernelagent.jupyter.outputs import Clear, Display, Failure, Output, Text, Update
-from kernelagent.sessions.execution import Begun, Feed, Prompt, Skipped, StreamEvent
+from kernelagent.jupyter.events import (
+    Begun,
+    Clear,
+    Display,
+    Event,
+    Failure,
+    Output,
+    Prompt,
+    Text,
+    Update,
+)
+from kernelagent.sessions.events import Feed, Skipped
 
 
 def shown(text: str, display_id: str | None = None) -> Display:
@@ -25,7 +35,7 @@ def failure(text: str) -> Failure:
     return Failure(output)
 
 
-async def read(feed: Feed) -> list[StreamEvent]:
+async def read(feed: Feed) -> list[Event | Skipped]:
     """All that a closed feed holds."""
     events = []
     while more := await feed.next():
@@ -35,7 +45,7 @@ async def read(feed: Feed) -> list[StreamEvent]:
 
 async def test_events_come_out_in_the_order_in_which_they_went_in() -> None:
     feed = Feed(1 << 20)
-    events: list[StreamEvent] = [
+    events: list[Event] = [
         Begun(1),
         Text("stdout", "a"),
         shown("x", "id"),
@@ -59,7 +69,7 @@ async def test_text_that_waits_is_joined() -> None:
 
 async def test_text_is_not_joined_across_other_events() -> None:
     feed = Feed(1 << 20)
-    events: list[StreamEvent] = [Text("stdout", "a"), Clear(True), Text("stdout", "b")]
+    events: list[Event] = [Text("stdout", "a"), Clear(True), Text("stdout", "b")]
     for event in events:
         feed.put(event)
     assert await feed.next() == events

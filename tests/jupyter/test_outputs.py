@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from kernelagent.jupyter.outputs import Clear, Display, Failure, Text, Truncation, Update
+from kernelagent.jupyter.events import Clear, Display, Failure, Text, Update
+from kernelagent.jupyter.outputs import Truncation
 from tests.jupyter.collecting import Collected, replayed
 
 
@@ -66,7 +67,7 @@ async def test_outputs_keep_their_order_and_shape(tmp_path: Path) -> None:
 
 async def test_messages_that_show_nothing_are_ignored(tmp_path: Path) -> None:
     run = Collected(tmp_path)
-    for msg_type in ("status", "execute_input", "comm_open", "unheard_of"):
+    for msg_type in ("status", "comm_open", "unheard_of"):
         run.take(msg_type, text="x", data={"text/plain": "x"})
     run.print("")
     assert (run.outputs, run.events) == ([], [])

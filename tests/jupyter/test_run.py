@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
-from kernelagent.jupyter.outputs import Budget, OutputCollector
+from kernelagent.jupyter.events import Prompt
+from kernelagent.jupyter.outputs import Budget
 from kernelagent.outcome import Outcome
-from kernelagent.sessions.execution import Feed, Prompt
+from kernelagent.sessions.events import Feed
 from kernelagent.sessions.run import Run, RunLimits
-from kernelagent.workspace.spill import Spill
 from tests.jupyter.engines import EngineFactory, first_of, run, shown, submit, text_of
 from tests.waiting import PATIENCE, until
 
@@ -193,10 +192,8 @@ async def test_a_run_that_cannot_be_sent_leaves_nothing_behind(
     kernel.connection.close()
     follower = Run(
         kernel,
-        OutputCollector(Budget(1024, 1), Spill(Path(), "none", 0), lambda _: None),
         RunLimits(timeout=30, grace=1),
-        on_begin=lambda _: None,
-        on_prompt=lambda *_: None,
+        lambda _: None,
     )
     before = len(asyncio.all_tasks())
     with pytest.raises(KeyError):

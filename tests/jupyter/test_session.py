@@ -21,11 +21,12 @@ from kernelagent.errors import (
     SessionLimit,
     SessionNotFound,
 )
+from kernelagent.jupyter.events import Begun
 from kernelagent.jupyter.languages import Language, Languages
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.outcome import Outcome
 from kernelagent.sessions.engine import Engine, open_engine
-from kernelagent.sessions.execution import Begun, Feed
+from kernelagent.sessions.events import Feed
 from kernelagent.settings import Settings
 from tests.jupyter.engines import EngineFactory, first_of, run, submit, text_of
 from tests.waiting import PATIENCE, until

@@ -15,6 +15,7 @@ from kernelagent.execution.cache.key import InputFile, Stopped, make_key, read_f
 from kernelagent.execution.cache.store import Rendered, ResultStore
 from kernelagent.execution.flight import Disconnected, Flights, ends_first
 from kernelagent.execution.models import ExecuteRequest
+from kernelagent.execution.runs import Answer
 from kernelagent.execution.service import ExecutionService
 from kernelagent.sessions.execution import Result
 
@@ -27,7 +28,7 @@ _SMALL = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Run:
     rendered: Rendered
     success: bool
     # Whether an equal run would have shown the same, as far as the result tells.
@@ -35,7 +36,7 @@ class _Answer:
 
 
 class CachedRuns:
-    """Answers runs, with the cache where they ask for it; leave it after the engine's.
+    """Answers runs that ask for the cache; leave it after the engine's.
 
     Equal runs at the same time are one flight, which belongs to all of its callers.
     """
@@ -45,7 +46,7 @@ class CachedRuns:
         self.ttl = settings.cache_ttl
         self.store = ResultStore(max_bytes=settings.cache_bytes, max_entries=settings.cache_entries)
         self._service = service
-        self._flights: Flights[_Answer | None] = Flights()
+        self._flights: Flights[_Run | None] = Flights()
         self._readers = ThreadPoolExecutor(_READERS, "input files")
         self._closing = Event()
 
@@ -59,19 +60,17 @@ class CachedRuns:
 
     async def answer(
         self, request: ExecuteRequest, disconnected: Disconnected, *, rich: bool
-    ) -> bytes | None:
-        """See `ExecutionService.answer`; as others have got it, if the request asks for that.
+    ) -> Answer | None:
+        """See `Runs.answer`; as others have got it, where an equal run is known.
 
         Raises InvalidRequest, FileNotFound and whatever a run raises.
         """
-        if not (request.names_cache and request.asks_cache):
-            return await self._service.answer(request, disconnected, rich=rich)
         _check(request)
         plain = request.model_copy(update={"cache": None, "cache_ttl": None, "input_files": None})
         if not self.store.enabled:
             self.store.statistics.misses += 1
             alone = await self._run(plain, disconnected)
-            return None if alone is None else alone.rendered.body(rich=rich, cached=False)
+            return None if alone is None else Answer(alone.rendered.body(rich=rich, cached=False))
         generation = self.store.generation
         environment = self._service.engine.sandbox.environment
         variables = environment.variables
@@ -87,18 +86,18 @@ class CachedRuns:
         if found is not None:
             self.store.statistics.hits += 1
             rendered, age = found
-            return rendered.body(rich=rich, cached=True, age=age)
+            return Answer(rendered.body(rich=rich, cached=True, age=age))
 
-        async def fly(abandoned: Disconnected) -> _Answer | None:
-            answer = await self._run(plain, abandoned)
-            if answer is None:
+        async def fly(abandoned: Disconnected) -> _Run | None:
+            run = await self._run(plain, abandoned)
+            if run is None:
                 return None
             same = environment.variables is variables
-            if answer.complete and same and (not names or await _gives(reading, files)):
-                self.store.put(key, answer.rendered, ttl, generation=generation)
+            if run.complete and same and (not names or await _gives(reading, files)):
+                self.store.put(key, run.rendered, ttl, generation=generation)
             else:
                 self.store.refuse()
-            return answer
+            return run
 
         # A run from before a clearing is nothing that a later caller should get.
         flight = self._flights.find((generation, key))
@@ -108,12 +107,12 @@ class CachedRuns:
             flight = self._flights.start((generation, key), fly)
         else:
             self.store.statistics.shared += 1
-        answer = await flight.join(disconnected, hold=request.on_disconnect == "continue")
-        if answer is None:
+        run = await flight.join(disconnected, hold=request.on_disconnect == "continue")
+        if run is None:
             return None
-        return answer.rendered.body(rich=rich, cached=joined and answer.success)
+        return Answer(run.rendered.body(rich=rich, cached=joined and run.success))
 
-    async def _run(self, request: ExecuteRequest, disconnected: Disconnected) -> _Answer | None:
+    async def _run(self, request: ExecuteRequest, disconnected: Disconnected) -> _Run | None:
         result = await self._service.run(request, disconnected)
         if result is None:
             return None
@@ -121,7 +120,7 @@ class CachedRuns:
             rendered = Rendered.of(result)
         else:
             rendered = await asyncio.to_thread(Rendered.of, result)
-        return _Answer(rendered, result.success, _is_complete(result))
+        return _Run(rendered, result.success, _is_complete(result))
 
     async def _read(
         self, request: ExecuteRequest, directory: Path | None, names: tuple[str, ...]

@@ -24,12 +24,14 @@ from kernelagent.errors import (
     KernelStartFailed,
     SessionNotFound,
 )
+from kernelagent.jupyter.events import Prompt
 from kernelagent.jupyter.languages import Language, Languages, kernels_directory
 from kernelagent.jupyter.messages import Message
 from kernelagent.jupyter.outputs import Budget
 from kernelagent.outcome import Outcome
 from kernelagent.sessions.engine import Engine, open_engine
-from kernelagent.sessions.execution import Feed, Prompt, Result, RunRequest
+from kernelagent.sessions.events import Feed
+from kernelagent.sessions.execution import Result, RunRequest
 from kernelagent.sessions.session import Session
 from kernelagent.settings import Settings
 from tests.jupyter.engines import settings_below
@@ -260,9 +262,9 @@ async def test_an_interrupt_keeps_the_state(session: Session) -> None:
 def execution_outputs(session: Session) -> list[dict[str, object]]:
     """What the current run has shown."""
     current = session._current
-    if current is None or current.run is None:
+    if current is None or current.collector is None:
         return []
-    return list(current.run._collector.outputs)
+    return list(current.collector.outputs)
 
 
 async def test_interrupts_at_random_lose_nothing(session: Session) -> None:
@@ -308,7 +310,8 @@ async def test_a_directory_that_is_gone_is_refused(fresh_engine: Engine, tmp_pat
 
 async def test_a_prompt_is_answered(session: Session) -> None:
     feed = Feed(1 << 20)
-    execution = session.submit(request_of("ask name\nask secret", allow_stdin=True), feed=feed)
+    execution = session.submit(request_of("ask name\nask secret", allow_stdin=True))
+    execution.follow(feed)
     prompts = []
     while events := await feed.next():
         for event in events:
@@ -328,7 +331,7 @@ async def test_a_prompt_that_nobody_can_answer_is_at_its_end(session: Session) -
 
 
 async def test_a_prompt_can_be_interrupted(session: Session) -> None:
-    execution = session.submit(request_of("ask name", allow_stdin=True), feed=Feed(1 << 20))
+    execution = session.submit(request_of("ask name", allow_stdin=True))
     await until(lambda: execution.run is not None and execution.run.awaits_input)
     session.interrupt()
     result = await execution.finished
