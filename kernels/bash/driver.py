@@ -273,6 +273,8 @@ class Driver(BaseDriver):
                 # Not while the shell is busy with our own files: bash does not bear that.
                 if self._begun or interrupt.is_old:
                     interrupt.send_again()
+            elif interrupt is not None and shell.has_copy:
+                self._give_up("an interrupt has left a copy of the shell in its place")
             else:
                 self._asker.look(self._printer.take_prompt if self._asks else None)
         if self._running:

@@ -17,7 +17,7 @@ from pathlib import Path
 from kernelagent_bash.guard import Guard
 from kernelagent_bash.output_filter import overlap
 from kernelagent_bash.terminal import Terminal
-from kernelagent_bash.waiting import takes_orders
+from kernelagent_bash.waiting import family, takes_orders
 from kernelagent_host.host import HostFailed
 from kernelagent_host.private import make_private_directory
 from kernelagent_host.process import end_process, start_process
@@ -89,6 +89,17 @@ class Shell:
         if on_its_way and time.monotonic() < self._typed_at + _ON_ITS_WAY:
             return False
         return not self.control.unread and takes_orders(self.pid, self.control.name, self.own.name)
+
+    @property
+    def has_copy(self) -> bool:
+        """Whether a child waits for orders in its place.
+
+        One that was interrupted before it became itself takes itself for the shell. `settle` ends
+        it, unless the cell has removed what bash runs before a prompt.
+        """
+        control, own = self.control.name, self.own.name
+        others = (pid for pid in family(self.pid) if pid != self.pid)
+        return any(takes_orders(pid, control, own) for pid in others)
 
     def ensure_files(self) -> None:
         """Write what somebody has removed; raises OSError."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import pytest
 
-from tests.kernels.host.harness import Host, begun
+from tests.kernels.host.harness import Host, Outcome, begun
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,21 @@ def test_prompts_may_be_set(bash: Host, code: str) -> None:
     outcome = bash.run(f"{code}\necho begun\nsleep 60", interrupt_when=begun)
     assert outcome.failure.name == "KeyboardInterrupt"
     assert bash.run("echo on").stdout == "on\n"
+
+
+def test_interrupts_at_any_moment_after_a_cell_has_cleared_its_prompt(bash: Host) -> None:
+    """What puts the shell in order after an interrupt is not what a cell can clear."""
+    bash.run("x=5")
+    for number in range(40):
+        wait = number % 8 / 4000
+
+        def after_a_while(outcome: Outcome, wait: float = wait) -> bool:
+            time.sleep(wait)
+            return begun(outcome)
+
+        outcome = bash.run("PROMPT_COMMAND=\necho begun\nsleep 60", interrupt_when=after_a_while)
+        assert outcome.failure.name == "KeyboardInterrupt"
+    assert bash.run("echo $x").stdout == "5\n"
 
 
 def test_tracing_shows_the_cell_alone(bash: Host) -> None:
