@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import stat
+from collections import Counter
 from pathlib import Path
 
 from kernelagent.watch.changes import Change, Event
@@ -23,6 +24,8 @@ class Client:
 
     def __init__(self, facts: Facts) -> None:
         self.known: Known = dict(facts)
+        # Where a rename may hide another one: the system joins two to one name.
+        self.doubtful: frozenset[str] = frozenset()
 
     def take(self, change: Change) -> None:
         """One change, which must fit what is known."""
@@ -40,6 +43,10 @@ class Client:
                 # A file may take the place of another one.
                 assert path not in known or not (known[path][1] or change.is_directory)
                 moved = self._remove(old)
+                if path in self.doubtful:
+                    moved = {
+                        name: (None, is_directory) for name, (_, is_directory) in moved.items()
+                    }
                 known.pop(path, None)
                 self._add(moved, path)
             case Event.MODIFIED:
@@ -95,8 +102,16 @@ def there(root: Path) -> Facts:
     return found
 
 
-def play(rng: random.Random, root: Path, steps: int) -> None:
-    """Do things to the few paths of a small tree, the same ones again and again."""
+def play(rng: random.Random, root: Path, steps: int) -> frozenset[str]:
+    """Do things to the few paths of a small tree, the same ones again and again.
+
+    Return the paths to which something was renamed more than once.
+    """
+    targets: Counter[str] = Counter()
+
+    def rename(old: Path, new: Path) -> None:
+        old.rename(new)
+        targets[str(new.relative_to(root))] += 1
 
     def any_name() -> Path:
         # What is there as often as what may be.
@@ -120,16 +135,17 @@ def play(rng: random.Random, root: Path, steps: int) -> None:
                     shutil.rmtree(one)
                 case 5:
                     aside = root / "aside"
-                    one.rename(aside)
+                    rename(one, aside)
                     with contextlib.suppress(OSError):
-                        other.rename(one)
+                        rename(other, one)
                     with contextlib.suppress(OSError):
-                        aside.rename(other)
+                        rename(aside, other)
                 case 6:
-                    one.rename(other)
+                    rename(one, other)
                     one.mkdir()
                 case _:
-                    one.rename(other)
+                    rename(one, other)
+    return frozenset(path for path, count in targets.items() if count > 1)
 
 
 def told(changes: list[Change]) -> list[tuple[str, ...]]:

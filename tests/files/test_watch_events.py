@@ -240,7 +240,7 @@ async def test_a_replay_ends_where_the_tree_does(server: Server, tmp_path: Path,
     async with events(server, tmp_path) as watcher:
         watcher.seen.clear()
         for _ in range(6):
-            play(rng, tmp_path, rng.choice((4, 8, 30)))
+            client.doubtful = play(rng, tmp_path, rng.choice((4, 8, 30)))
             facts = there(tmp_path)
 
             def is_known(facts: Facts = facts) -> bool:
