@@ -14,7 +14,7 @@ import kernelagent
 PACKAGE = Path(kernelagent.__file__).parent
 # From the ground up: a room uses those before it and none behind it.
 FLOORS = """
-    errors outcome text logs observers workspace processes settings database
+    errors outcome text logs observers concurrency workspace processes settings database
     leftovers isolation sandbox auth web
     jupyter sessions
     execution commands terminals files watch webhooks env jobs notebooks observability

@@ -10,14 +10,18 @@ from starlette.responses import Response
 from kernelagent.auth.tokens import COMMANDS
 from kernelagent.commands.models import RunRequest, RunResponse
 from kernelagent.commands.service import CommandService
-from kernelagent.commands.streams import FRAMES, CommandSocket, StreamedCommand
+from kernelagent.commands.socket import CommandSocket
+from kernelagent.commands.streams import FRAMES, StreamedCommand
 from kernelagent.web.json import json_response
 from kernelagent.web.routing import feature_router
 from kernelagent.web.services import service_of
-from kernelagent.web.streaming import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream
-
-# The status that web servers log for a client that left; nobody receives it.
-_CLIENT_CLOSED_REQUEST = 499
+from kernelagent.web.streaming import (
+    CLIENT_CLOSED_REQUEST,
+    EVENT_STREAM,
+    NDJSON,
+    until_disconnect,
+    wanted_stream,
+)
 
 router = feature_router("commands", COMMANDS)
 
@@ -39,7 +43,7 @@ async def run_command(request: Request, wanted: RunRequest) -> Response:
         return StreamedCommand(service, wanted, media_type, keepalive)
     answer = await service.run(wanted, lambda: until_disconnect(request.receive))
     if answer is None:
-        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     return await asyncio.to_thread(json_response, answer)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +11,14 @@ from kernelagent import logs
 from kernelagent.commands.command import Command, CommandEnding, CommandSpec, Sink, argv_of
 from kernelagent.commands.models import RunRequest
 from kernelagent.commands.output import KeptOutput
+from kernelagent.concurrency import Disconnected, ends_first
 from kernelagent.errors import CommandLimit, ServiceClosing
 from kernelagent.observers import CommandEnded
 from kernelagent.outcome import Outcome
 from kernelagent.sandbox import Sandbox
 from kernelagent.text import utc_timestamp
+from kernelagent.web.streaming import CLIENT_LEFT
 from kernelagent.workspace.spill import Spill
-
-CLIENT_LEFT = "the client left"
 
 _TIMEOUT = 30.0
 
@@ -126,9 +125,7 @@ class CommandService:
                 details={"limit": limit},
             )
 
-    async def run(
-        self, request: RunRequest, disconnected: Callable[[], Awaitable[None]]
-    ) -> dict[str, Any] | None:
+    async def run(self, request: RunRequest, disconnected: Disconnected) -> dict[str, Any] | None:
         """The answer to a command; None if the caller left, which ends it."""
         settings = self.sandbox.settings
         budget = min(request.max_output_bytes or settings.output_bytes, settings.max_output_bytes)
@@ -148,20 +145,14 @@ class CommandService:
         return await asyncio.to_thread(_answer, running, ending, output)
 
     async def _until_end(
-        self, running: RunningCommand, disconnected: Callable[[], Awaitable[None]]
+        self, running: RunningCommand, disconnected: Disconnected
     ) -> CommandEnding | None:
         work = asyncio.create_task(self.go(running), name=running.id)
-        leaving = asyncio.ensure_future(disconnected())
-        either: list[asyncio.Future[Any]] = [work, leaving]
         try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            left = not work.done()
-            if left:
-                running.command.stop(CLIENT_LEFT)
-            ending = await work
-            return None if left else ending
+            if await ends_first(work, disconnected):
+                return work.result()
+            return None
         finally:
-            leaving.cancel()
             running.command.stop(CLIENT_LEFT)
             # In any case: what was started must have ended when this returns.
             await asyncio.shield(asyncio.wait([work]))

@@ -1,28 +1,31 @@
-"""A command as a stream: NDJSON and server-sent events over HTTP, messages over a WebSocket."""
+"""A command as a stream of messages or frames, and these as an answer over HTTP."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import contextlib
-import json
 import struct
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kernelagent.commands.command import CommandEnding
 from kernelagent.commands.models import RunRequest
 from kernelagent.commands.output import PassedOutput
-from kernelagent.commands.service import CLIENT_LEFT, CommandService, RunningCommand, facts
-from kernelagent.errors import ApiError, InternalError, InvalidJson
+from kernelagent.commands.service import CommandService, RunningCommand, facts
+from kernelagent.errors import ApiError
 from kernelagent.text import pieces, utc_timestamp
-from kernelagent.web.errors import validation_error
 from kernelagent.web.json import dump_json
-from kernelagent.web.streaming import Message, Piece, StreamResponse, complete, dump, refusal
+from kernelagent.web.streaming import (
+    CLIENT_LEFT,
+    Message,
+    Piece,
+    StreamResponse,
+    complete,
+    dump,
+    refusal,
+)
 
 # Exact bytes at little cost. A frame is its type in one byte, three of zero, the length of what
 # follows in four (big endian), and that: the layout of Docker's streams, with a type for results.
@@ -32,16 +35,10 @@ _FRAME = struct.Struct(">BxxxI")
 _LARGE = 64 * 1024
 _FRAME_TYPES = {"stdout": 1, "stderr": 2, "result": 4}
 
-# A published client loses messages that arrive in one read with another: at least 5 ms between two.
-_PACE = 0.006
-# Published clients end a stream at a message of 1 MiB, some a WebSocket at 64 KiB of text.
+# Published clients end a stream at a message of 1 MiB.
 _LONGEST_LINE = 2**20 - 1
-_LONGEST_TEXT = 48 * 1024
 # What a byte of output can take in a message: six as an escape, and four thirds as base64.
 _BYTES_PER_BYTE = 8
-# Commands that may wait on one WebSocket behind the one that runs.
-_SOCKET_BACKLOG = 100
-_ON_REQUEST = "the command was ended on request"
 
 
 @contextlib.asynccontextmanager
@@ -148,126 +145,11 @@ class StreamedCommand(StreamResponse):
                 if len(line) <= _LONGEST_LINE:
                     yield line
                     continue
-                for part in _parts(message, _LONGEST_LINE):
+                for part in parts_of(message, _LONGEST_LINE):
                     yield self.encode(part)
 
 
-class CommandSocket:
-    """One WebSocket on which commands are asked for, one after the other.
-
-    Client messages: the fields of POST /commands/run with any `type`; `interrupt` ends the one that
-    runs. Each command ends with `complete`. A client that leaves ends its command.
-    """
-
-    def __init__(self, websocket: WebSocket, service: CommandService) -> None:
-        self._websocket = websocket
-        self._service = service
-        self._backlog: asyncio.Queue[Message | ApiError] = asyncio.Queue(_SOCKET_BACKLOG)
-        self._running: RunningCommand | None = None
-        # Commands that were asked for and have not begun, and whether the next is not to.
-        self._pending = 0
-        self._interrupting = False
-        self._sent_at = 0.0
-
-    async def serve(self) -> None:
-        """Accept the connection and work until the client leaves."""
-        await self._websocket.accept()
-        worker = asyncio.create_task(self._work())
-        full = False
-        try:
-            while not worker.done():
-                event = await self._websocket.receive()
-                if event["type"] == "websocket.disconnect":
-                    break
-                self._take(event.get("text") or event.get("bytes") or "")
-        except asyncio.QueueFull:
-            full = True
-        finally:
-            worker.cancel()
-            await asyncio.gather(worker, return_exceptions=True)
-        if full:
-            await self._websocket.close(1008, "too many commands wait")
-
-    def _take(self, text: str | bytes) -> None:
-        try:
-            message = json.loads(text)
-        except (ValueError, RecursionError):
-            message = None
-        if not isinstance(message, dict):
-            self._backlog.put_nowait(InvalidJson("a message is a JSON object"))
-        elif message.get("type") in ("interrupt", "kill"):
-            if self._running is not None:
-                self._running.command.stop(_ON_REQUEST)
-            else:
-                self._interrupting = self._pending > 0
-        else:
-            self._backlog.put_nowait(message)
-            self._pending += 1
-
-    async def _work(self) -> None:
-        while True:
-            wanted = await self._backlog.get()
-            try:
-                if isinstance(wanted, ApiError):
-                    raise wanted
-                try:
-                    await self._run(_checked(wanted))
-                finally:
-                    self._pending -= 1
-                    self._interrupting = False
-            except ApiError as error:
-                await self._send(refusal(error))
-                await self._send(complete(False))
-            except WebSocketDisconnect:
-                return
-
-    async def _run(self, request: RunRequest) -> None:
-        output = PassedOutput()
-        running = await self._prepare(request, output)
-        try:
-            self._running = running
-            if self._interrupting:
-                running.command.stop(_ON_REQUEST)
-            messages = stream_messages(self._service, running, output)
-            async with contextlib.aclosing(messages):
-                async for message in messages:
-                    for part in _parts(message, _LONGEST_TEXT):
-                        await self._send(part)
-        except ApiError:
-            raise
-        except (WebSocketDisconnect, RuntimeError, OSError):
-            raise WebSocketDisconnect from None
-        except Exception as error:
-            raise InternalError("the command failed inside the service") from error
-        finally:
-            self._running = None
-            self._service.give_up(running)
-
-    async def _prepare(self, request: RunRequest, output: PassedOutput) -> RunningCommand:
-        try:
-            return await self._service.prepare(request, output)
-        except ApiError:
-            raise
-        except Exception as error:
-            # The client must hear of it, whatever it is.
-            raise InternalError("the command failed inside the service") from error
-
-    async def _send(self, message: Message) -> None:
-        await asyncio.sleep(max(self._sent_at + _PACE - time.monotonic(), 0))
-        await self._websocket.send_text(dump(message))
-        self._sent_at = time.monotonic()
-
-
-def _checked(message: Message) -> RunRequest:
-    try:
-        return RunRequest.model_validate(message)
-    except ValidationError as error:
-        raise validation_error(
-            [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
-        ) from None
-
-
-def _parts(message: Message, longest: int) -> list[Message]:
+def parts_of(message: Message, longest: int) -> list[Message]:
     """A message as several of which each line of output has at most `longest` bytes."""
     data = message.get("data")
     if message["type"] not in ("stdout", "stderr") or len(dump(message)) <= longest:

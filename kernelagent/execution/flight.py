@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
+from kernelagent.concurrency import Disconnected, ends_first
 from kernelagent.errors import ApiError, ServiceClosing
 
 T = TypeVar("T")
-
-# Waits until a caller is gone.
-Disconnected = Callable[[], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -110,18 +108,3 @@ class Flights(Generic[T]):
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-
-
-async def ends_first(work: asyncio.Future[Any], disconnected: Disconnected) -> bool:
-    """Whether `work` ends before the caller leaves; it is not cancelled."""
-    if work.done():
-        return True
-    leaving = asyncio.ensure_future(disconnected())
-    try:
-        await asyncio.wait({work, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            # What went wrong with the connection is told.
-            leaving.result()
-        return work.done()
-    finally:
-        leaving.cancel()

@@ -11,8 +11,9 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from kernelagent.concurrency import Disconnected
 from kernelagent.errors import ApiError, IdempotencyConflict, InvalidRequest
-from kernelagent.execution.flight import Disconnected, Flights
+from kernelagent.execution.flight import Flights
 from kernelagent.execution.models import ExecuteRequest
 from kernelagent.execution.runs import Answer, Runs
 from kernelagent.settings import Settings

@@ -17,16 +17,20 @@ from kernelagent.execution.repeats import REPLAYED as IDEMPOTENCY_REPLAYED
 from kernelagent.execution.repeats import RepeatedRuns, Repeats
 from kernelagent.execution.runs import Runs
 from kernelagent.execution.service import ExecutionService, parse_request
-from kernelagent.execution.streams import RunSocket, StreamedRun
+from kernelagent.execution.socket import RunSocket
+from kernelagent.execution.streams import StreamedRun
 from kernelagent.web.guard import principal_of
 from kernelagent.web.routing import error_responses, feature_router
 from kernelagent.web.services import service_of
-from kernelagent.web.streaming import EVENT_STREAM, NDJSON, until_disconnect, wanted_stream
+from kernelagent.web.streaming import (
+    CLIENT_CLOSED_REQUEST,
+    EVENT_STREAM,
+    NDJSON,
+    until_disconnect,
+    wanted_stream,
+)
 
 router = feature_router("execution", EXECUTE, direct=True)
-
-# The status that web servers log for a client that left; nobody receives it.
-_CLIENT_CLOSED_REQUEST = 499
 
 
 def _documentation(response: type[ExecuteResponse]) -> dict[str, Any]:
@@ -92,7 +96,7 @@ async def _execute(request: Request, *, rich: bool, language: str | None = None)
         runs = await _under_key(request, runs)
     answer = await runs.answer(wanted, leaving, rich=rich)
     if answer is None:
-        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     headers = {IDEMPOTENCY_REPLAYED: "true"} if answer.repeated else None
     return Response(answer.body, 200, headers, "application/json")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from kernelagent.execution.flight import Disconnected
+from kernelagent.concurrency import Disconnected
 from kernelagent.execution.models import ExecuteRequest
 
 

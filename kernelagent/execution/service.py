@@ -12,8 +12,8 @@ import orjson
 from pydantic import ValidationError
 
 from kernelagent import logs
+from kernelagent.concurrency import Disconnected, ends_first
 from kernelagent.errors import InvalidJson, InvalidRequest
-from kernelagent.execution.flight import Disconnected
 from kernelagent.execution.models import ExecuteRequest
 from kernelagent.execution.rendering import answer
 from kernelagent.execution.runs import Answer
@@ -25,11 +25,10 @@ from kernelagent.sessions.execution import Execution, Result, RunRequest
 from kernelagent.sessions.session import Session
 from kernelagent.web.errors import validation_error
 from kernelagent.web.json import dump_json
+from kernelagent.web.streaming import CLIENT_LEFT
 
 # Published clients give up at timeout + 30 s and send the request again.
 _REQUEST_MARGIN = 25.0
-
-CLIENT_LEFT = "the client left"
 
 # Making one of several MiB takes long enough for others to notice.
 _LARGE_ANSWER = 512 * 1024
@@ -135,23 +134,18 @@ class ExecutionService:
         """
         async with self.submit(request) as submission:
             finished = submission.execution.finished
-            leaving = asyncio.ensure_future(disconnected())
-            either: list[asyncio.Future[Any]] = [finished, leaving]
             try:
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                if not finished.done():
-                    if request.on_disconnect != "continue":
-                        submission.cancel(CLIENT_LEFT)
-                    elif not request.isolated:
-                        return None
-                    await asyncio.wait([finished])
+                if await ends_first(finished, disconnected):
+                    return finished.result()
+                if request.on_disconnect != "continue":
+                    submission.cancel(CLIENT_LEFT)
+                elif not request.isolated:
                     return None
-                return finished.result()
+                await asyncio.wait([finished])
+                return None
             except asyncio.CancelledError:
                 submission.cancel(CLIENT_LEFT)
                 raise
-            finally:
-                leaving.cancel()
 
     def limits(self, request: ExecuteRequest) -> tuple[float, float]:
         """Seconds for the run itself, and for queue and run together."""

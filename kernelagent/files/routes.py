@@ -151,14 +151,7 @@ async def write_file(request: Request) -> Response:
         body = bytearray()
         async for chunk in Body(request.receive):
             body += chunk
-        wanted, pieces = await service.threads.run(partial(_read_write, body))
-        path = names.real(wanted.path)
-        size = await service.write(
-            path,
-            pieces,
-            mode=None if wanted.mode is None else int(wanted.mode, 8),
-            overwrite=wanted.overwrite is not False,
-        )
+        path, size = await service.threads.run(partial(_write, service, body))
     return _changed(path, "the file was written", size)
 
 
@@ -167,6 +160,14 @@ def _check_json(request: Request) -> None:
     kind = kind.strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and "+json" in kind):
         raise InvalidJson("the body must be a JSON object, and declared as application/json")
+
+
+def _write(service: FileService, body: bytearray) -> tuple[str, int]:
+    """Write what a body asks for; the path and the size. Blocks."""
+    wanted, pieces = _read_write(body)
+    path = names.real(wanted.path)
+    mode = None if wanted.mode is None else int(wanted.mode, 8)
+    return path, service.write_now(path, pieces, mode, overwrite=wanted.overwrite is not False)
 
 
 def _read_write(body: bytearray) -> tuple[WriteRequest, Iterator[bytes]]:

@@ -16,7 +16,7 @@ from kernelagent.files.archives.staging import ArchiveLimits
 from kernelagent.files.fs import names
 from kernelagent.files.fs.draft import Draft, Sweeper, sync
 from kernelagent.files.fs.facts import describe, kind
-from kernelagent.files.fs.failures import failure, translated
+from kernelagent.files.fs.failures import translated
 from kernelagent.files.fs.paths import Identity, Place, Roots, make_directory, quoted, told
 from kernelagent.files.fs.threads import FileThreads
 from kernelagent.files.fs.transfer import copy_entry, move_entry
@@ -117,7 +117,7 @@ class FileService:
 
     async def run(self, path: str, work: Callable[[], T], *, long: bool = False) -> T:
         """What `work` returns; what the system refuses is told as of `path`."""
-        return await self.threads.run(partial(_translated, path, work), long=long)
+        return await self.threads.run(translated(path)(work), long=long)
 
     async def open(self, path: str) -> OpenFile:
         """Open a regular file for reading."""
@@ -142,17 +142,6 @@ class FileService:
             return file, b"".join(file.pieces(0, file.facts.st_size, most))
 
         return await self.run(path, work)
-
-    async def write(
-        self,
-        path: str,
-        pieces: Iterator[bytes],
-        *,
-        mode: int | None,
-        overwrite: bool,
-    ) -> int:
-        """Make or replace a file, as a whole; its size."""
-        return await self.run(path, partial(self._write, path, pieces, mode, overwrite=overwrite))
 
     async def list(self, path: str, *, recursive: bool, glob: str | None, limit: int) -> Listing:
         """What is in a directory, in the order of names."""
@@ -209,6 +198,20 @@ class FileService:
         owner = self.threads.owner
         trusted = owner[0] if owner is not None else os.geteuid() or None
         return facts.st_nlink <= 1 or self._hard_links or facts.st_uid == trusted
+
+    def write_now(
+        self, path: str, pieces: Iterable[bytes], mode: int | None, *, overwrite: bool
+    ) -> int:
+        """Make or replace a file, as a whole, and return its size; blocks."""
+        with translated(path), self.locate_new(path) as place:
+            draft = Draft(place.directory)
+            try:
+                for piece in pieces:
+                    draft.write(piece)
+                self.commit(draft, place, mode, overwrite=overwrite)
+            finally:
+                draft.discard()
+            return draft.size
 
     def open_now(self, path: str) -> OpenFile:
         """Open a regular file for reading; blocks."""
@@ -295,19 +298,6 @@ class FileService:
             mode=FILE_MODE if mode is None else mode,
             overwrite=overwrite,
         )
-
-    def _write(
-        self, path: str, pieces: Iterator[bytes], mode: int | None, *, overwrite: bool
-    ) -> int:
-        with self.locate_new(path) as place:
-            draft = Draft(place.directory)
-            try:
-                for piece in pieces:
-                    draft.write(piece)
-                self.commit(draft, place, mode, overwrite=overwrite)
-            finally:
-                draft.discard()
-            return draft.size
 
     def _list(self, path: str, recursive: bool, pattern: Glob | None, limit: int) -> Listing:
         base = self.roots.absolute(path).rstrip("/") + "/"
@@ -441,13 +431,6 @@ class FileService:
 
 
 Transfer = Callable[..., None]
-
-
-def _translated(path: str, work: Callable[[], T]) -> T:
-    try:
-        return work()
-    except OSError as error:
-        raise failure(error, path) from error
 
 
 def _shown(path: str) -> str:

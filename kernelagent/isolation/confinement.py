@@ -21,7 +21,7 @@ from kernelagent.isolation.hidden import Hidden, find_hidden
 from kernelagent.isolation.spawner import ACTIVE, MISSING, Layer, Orders
 from kernelagent.isolation.spawning import Spawner, SpawnerLost, request_of
 from kernelagent.processes.environment import Environment
-from kernelagent.processes.process import PLAIN, Starter
+from kernelagent.processes.process import PLAIN, Program, Starter
 from kernelagent.settings import Settings
 from kernelagent.workspace.beneath import make_beneath
 
@@ -142,16 +142,9 @@ class Confinement:
         if spawner is not None:
             await asyncio.to_thread(spawner.close)
 
-    def start(
-        self,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str],
-        cwd: Path,
-        descriptors: Mapping[int, int],
-        terminal: int | None = None,
-    ) -> int:
+    def start(self, program: Program) -> int:
         """See `Starter`. A spawner that is lost is replaced, and asked once more."""
+        descriptors, terminal = program.descriptors, program.terminal
         index = -1
         numbers, given = list(descriptors), list(descriptors.values())
         if terminal is not None:
@@ -161,7 +154,7 @@ class Confinement:
             given.append(terminal)
             if self.owner is not None:
                 os.fchown(terminal, *self.owner)
-        request = request_of(argv, env, cwd, numbers, index)
+        request = request_of(program.argv, program.env, program.cwd, numbers, index)
         if self._spawner is not None:
             try:
                 return self._spawner.start(request, given)

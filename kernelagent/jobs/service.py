@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from kernelagent import logs
+from kernelagent.concurrency import Loop
 from kernelagent.errors import ApiError, IdempotencyConflict, JobLimit, ServiceClosing
 from kernelagent.jobs.archive import JobArchive
 from kernelagent.jobs.code import CodeWork, refused
@@ -87,8 +88,9 @@ class JobService:
             JobKind.CODE: _Lane(settings.job_kernels),
             JobKind.COMMAND: _Lane(settings.job_commands),
         }
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweeper = Loop("jobs", self._sweep, _SAMPLE_INTERVAL)
         self._prune_due = True
+        self._tidied = self._pruned = time.monotonic()
         self._closing = False
 
     async def open(self) -> None:
@@ -98,14 +100,12 @@ class JobService:
                 await self._tell_crash(job)
             else:
                 self._enqueue(LiveJob(job, request, self.archive.new_log(job)))
-        self._sweeper = asyncio.create_task(self._sweep(), name="jobs")
+        self._sweeper.open()
 
     async def close(self) -> None:
         """Stop what runs and record it; what waits is begun by the next server."""
         self._closing = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await self._sweeper.close()
         running = [live for live in self._live.values() if live.task is not None]
         for live in running:
             self._stop(live, _SHUTDOWN)
@@ -331,20 +331,14 @@ class JobService:
         await self.archive.record_end(job)
 
     async def _sweep(self) -> None:
-        tidied = pruned = time.monotonic()
-        while True:
-            try:
-                if time.monotonic() - tidied > _TIDY_INTERVAL:
-                    tidied = pruned = time.monotonic()
-                    await self.archive.tidy()
-                await self._sample()
-                if self._prune_due and time.monotonic() - pruned > _PRUNE_INTERVAL:
-                    pruned = time.monotonic()
-                    self._prune_due = False
-                    await self.archive.prune()
-            except Exception:
-                log.exception("jobs could not be looked after")
-            await asyncio.sleep(_SAMPLE_INTERVAL)
+        if time.monotonic() - self._tidied > _TIDY_INTERVAL:
+            self._tidied = self._pruned = time.monotonic()
+            await self.archive.tidy()
+        await self._sample()
+        if self._prune_due and time.monotonic() - self._pruned > _PRUNE_INTERVAL:
+            self._pruned = time.monotonic()
+            self._prune_due = False
+            await self.archive.prune()
 
     async def _sample(self) -> None:
         for live in list(self._live.values()):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kernelagent.commands.service import CommandService
+from kernelagent.concurrency import Loop
 from kernelagent.execution.cache.service import CachedRuns
 from kernelagent.jobs.service import JobService
 from kernelagent.observability.brief import Brief
@@ -55,19 +56,17 @@ class ObservabilityService:
         self._usage = Brief(lambda: asyncio.to_thread(machine.usage), _USAGE_LIFE)
         self._facts = Brief(lambda: asyncio.to_thread(machine.facts), _FACTS_LIFE)
         self._kernel_memory = Brief(self._look_at_kernels, _MEMORY_LIFE)
-        self._lag_meter: asyncio.Task[None] | None = None
+        self._lag_meter = Loop("event loop lag", self._measure_lag)
         self.measurements = Measurements()
         engine.sandbox.observers.add(self.measurements)
 
     async def open(self) -> None:
         """Begin to watch the event loop."""
-        self._lag_meter = asyncio.create_task(self._measure_lag(), name="event loop lag")
+        self._lag_meter.open()
 
     async def close(self) -> None:
         """Look at nothing any more."""
-        if self._lag_meter is not None:
-            self._lag_meter.cancel()
-            await asyncio.gather(self._lag_meter, return_exceptions=True)
+        await self._lag_meter.close()
         for brief in (self._usage, self._facts, self._kernel_memory):
             await brief.close()
 
@@ -109,7 +108,6 @@ class ObservabilityService:
         return await asyncio.to_thread(self._look.look, kernels)
 
     async def _measure_lag(self) -> None:
-        while True:
-            due = time.monotonic() + _LAG_INTERVAL
-            await asyncio.sleep(_LAG_INTERVAL)
-            self.measurements.loop_lag.add(max(time.monotonic() - due, 0.0))
+        due = time.monotonic() + _LAG_INTERVAL
+        await asyncio.sleep(_LAG_INTERVAL)
+        self.measurements.loop_lag.add(max(time.monotonic() - due, 0.0))

@@ -173,27 +173,33 @@ class RunningProcess:
             del self._stderr_tail[:-_STDERR_TAIL]
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program to be started in a session of its own.
+
+    `descriptors` are ours by the numbers that they have in the child; of stdin, stdout and stderr
+    those that are not given are the null device. `terminal`, one of them, becomes its controlling
+    terminal.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: Path
+    descriptors: Mapping[int, int]
+    terminal: int | None = None
+
+
 class Starter(Protocol):
-    """Starts the program of a child process, in a session of its own."""
+    """Starts the program of a child process."""
 
     @property
     def floor(self) -> int:
         """Memory in bytes that a child seems to have used before it executes its program."""
 
-    def start(
-        self,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str],
-        cwd: Path,
-        descriptors: Mapping[int, int],
-        terminal: int | None = None,
-    ) -> int:
-        """Its id; raises OSError, ValueError. Called on the loop's own thread.
+    def start(self, program: Program) -> int:
+        """Return its process id, for which the caller waits; raise OSError, ValueError.
 
-        `descriptors` are ours by the numbers that they have in the child; of stdin, stdout and
-        stderr those that are not given are the null device. `terminal`, one of them, becomes its
-        controlling terminal. The caller waits for the process.
+        Called on the loop's own thread.
         """
 
 
@@ -205,24 +211,18 @@ class _PlainStarter:
         # Until it has replaced it by its own, a child has this process's memory.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-    def start(
-        self,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str],
-        cwd: Path,
-        descriptors: Mapping[int, int],
-        terminal: int | None = None,
-    ) -> int:
+    def start(self, program: Program) -> int:
+        argv, descriptors = program.argv, program.descriptors
+        has_terminal = program.terminal is not None
         popen = subprocess.Popen(
-            argv if terminal is None else (*_SETSID, *argv),
+            (*_SETSID, *argv) if has_terminal else argv,
             stdin=descriptors.get(0, subprocess.DEVNULL),
             stdout=descriptors.get(1, subprocess.DEVNULL),
             stderr=descriptors.get(2, subprocess.DEVNULL),
-            env=env,
+            env=program.env,
             # Errors name it as it is told here.
-            cwd=str(cwd),
-            start_new_session=terminal is None,
+            cwd=str(program.cwd),
+            start_new_session=not has_terminal,
             pass_fds=[number for number in descriptors if number > 2],
         )
         # Or it would wait itself, for whatever has the id by then.
@@ -278,13 +278,7 @@ class ChildProcess(RunningProcess):
             descriptors[2] = far_stderr
         try:
             floor = starter.floor
-            pid = starter.start(
-                argv,
-                env={**env, MARKER: marker},
-                cwd=cwd,
-                descriptors=descriptors,
-                terminal=terminal,
-            )
+            pid = starter.start(Program(argv, {**env, MARKER: marker}, cwd, descriptors, terminal))
             try:
                 return cls(pid, stderr_fd, marker, floor)
             except BaseException:

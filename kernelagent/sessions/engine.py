@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kernelagent.concurrency import Loop
 from kernelagent.errors import (
     BranchRefused,
     ConfigurationError,
@@ -70,7 +71,7 @@ class Engine:
             memory=settings.checkpoint_memory or self._launcher.memory_limit // 3,
             on_loss=self._on_checkpoint_lost,
         )
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweeper = Loop("session expiry", self._sweep, _SWEEP_INTERVAL)
         self._opened = False
         self._closing = False
 
@@ -95,15 +96,13 @@ class Engine:
         for language in self.languages:
             if language.available:
                 self._pool(language).fill()
-        self._sweeper = asyncio.create_task(self._sweep(), name="session expiry")
+        self._sweeper.open()
         self._opened = True
 
     async def close(self) -> None:
         """End all sessions and kernels; nothing is left behind."""
         self._closing = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await self._sweeper.close()
         sessions = list(self._sessions.values())
         self._sessions.clear()
         reason = "the service is shutting down"
@@ -386,13 +385,10 @@ class Engine:
             session.note(reason)
 
     async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(_SWEEP_INTERVAL)
+        try:
             await self.expire_sessions()
-            try:
-                await self.checkpoints.keep_within_memory()
-            except Exception:
-                log.exception("checkpoints could not be kept within their memory")
+        finally:
+            await self.checkpoints.keep_within_memory()
 
     async def expire_sessions(self) -> None:
         """Close the sessions that have been idle for longer than they may."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kernelagent.commands.command import argv_of
+from kernelagent.concurrency import Loop
 from kernelagent.errors import (
     ServiceClosing,
     TerminalBusy,
@@ -38,19 +39,17 @@ class TerminalService:
         self.sandbox = sandbox
         self._running: set[Terminal] = set()
         self._named: dict[str, Terminal] = {}
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweeper = Loop("terminal expiry", self._sweep, _SWEEP_INTERVAL)
         self._closing = False
 
     async def open(self) -> None:
         """See to it that what is too old goes; `close` is owed."""
-        self._sweeper = asyncio.create_task(self._sweep(), name="terminal expiry")
+        self._sweeper.open()
 
     async def close(self) -> None:
         """End all of them, and wait until they have ended."""
         self._closing = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await self._sweeper.close()
         await asyncio.gather(*(terminal.close() for terminal in list(self._running)))
         self._named.clear()
 
@@ -154,20 +153,18 @@ class TerminalService:
 
     async def _sweep(self) -> None:
         settings = self.sandbox.settings
-        while True:
-            await asyncio.sleep(_SWEEP_INTERVAL)
-            now = time.monotonic()
-            for name, terminal in list(self._named.items()):
-                if terminal.ended.is_set():
-                    if now - terminal.over_at >= settings.terminal_keep and terminal.view is None:
-                        del self._named[name]
-                elif (
-                    settings.terminal_idle_timeout
-                    and terminal.view is None
-                    and now - terminal.left_at >= settings.terminal_idle_timeout
-                ):
-                    terminal.hang_up()
-            self._forget_oldest()
+        now = time.monotonic()
+        for name, terminal in list(self._named.items()):
+            if terminal.ended.is_set():
+                if now - terminal.over_at >= settings.terminal_keep and terminal.view is None:
+                    del self._named[name]
+            elif (
+                settings.terminal_idle_timeout
+                and terminal.view is None
+                and now - terminal.left_at >= settings.terminal_idle_timeout
+            ):
+                terminal.hang_up()
+        self._forget_oldest()
 
     def _forget_oldest(self) -> None:
         ended = [

@@ -6,23 +6,23 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Iterator
 
 from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from kernelagent.concurrency import race
 from kernelagent.errors import ApiError, InvalidJson
 from kernelagent.terminals.models import CLIENT_MESSAGE, SIGNALS, Input, Resize
 from kernelagent.terminals.terminal import Terminal, View
 from kernelagent.text import incomplete
 from kernelagent.web.errors import validation_error
+from kernelagent.web.sockets import PACE, PacedSocket
 from kernelagent.web.streaming import Message, dump, refusal
 
 TAKEN_OVER = 4001
 
-# A published client loses messages that arrive in one read with another: at least 5 ms between two.
-# Another counts messages and stops at a thousand: what comes while one waits is sent as one.
-PACE = 0.006
+# A published client counts messages and stops at a thousand: what comes while one waits is sent as
+# one.
 _WINDOW = 0.02
 _SMALL = 1024
 # Some clients take no message of 64 KiB, and a byte can take six in JSON.
@@ -50,43 +50,27 @@ class TerminalSocket:
         named: bool,
         binary: bool,
     ) -> None:
-        self._websocket = websocket
+        self._socket = PacedSocket(websocket, 0.0 if named or binary else PACE)
         self._terminal = terminal
         self._view = view
         self._named = named
         self._binary = binary
-        self._pace = 0.0 if named or binary else PACE
-        self._sending = asyncio.Lock()
-        self._sent_at = 0.0
 
     async def serve(self) -> None:
         """Pass everything on until the client leaves, the terminal ends, or another takes over."""
-        receiving = asyncio.create_task(self._receive())
-        sending = asyncio.create_task(self._send_all())
-        losing = asyncio.create_task(self._view.lost.wait())
-        tasks = (receiving, sending, losing)
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(WebSocketDisconnect):
+            _, sending, _ = await race(self._receive(), self._send_all(), self._until_lost())
             if self._view.lost.is_set():
                 await self._tell_of_loss()
-                return
-            for task in (receiving, sending):
-                if not task.cancelled():
-                    task.result()
-            if not sending.cancelled():
-                await asyncio.sleep(self._pace)
-                await self._close(1000, "")
+            elif not sending.cancelled():
+                await asyncio.sleep(self._socket.pace)
+                await self._socket.close(1000)
 
     async def greet(self, asked: int | None) -> None:
         """Tell where the output begins that follows; `asked` is the offset that was wished."""
         terminal = self._terminal
         cols, rows = terminal.size
-        await self._send(
+        await self._socket.send(
             {
                 "type": "attached",
                 "offset": self._view.position,
@@ -102,17 +86,17 @@ class TerminalSocket:
 
     async def _receive(self) -> None:
         while True:
-            event = await self._websocket.receive()
-            if event["type"] == "websocket.disconnect":
-                return
+            data = await self._socket.receive()
             try:
-                data = event.get("bytes")
-                if data is not None:
+                if isinstance(data, bytes):
                     await self._terminal.feed(data)
                 else:
-                    await self._take(event.get("text") or "")
+                    await self._take(data)
             except ApiError as error:
-                await self._send(refusal(error))
+                await self._socket.send(refusal(error))
+
+    async def _until_lost(self) -> None:
+        await self._view.lost.wait()
 
     async def _take(self, text: str) -> None:
         try:
@@ -151,24 +135,24 @@ class TerminalSocket:
             if not data:
                 break
             view.advance(await self._send_output(data))
-        await self._send({"type": "exit", "code": self._terminal.exit_code, "data": ""})
+        await self._socket.send({"type": "exit", "code": self._terminal.exit_code, "data": ""})
 
     async def _collect(self) -> None:
         """Wait a little for more if something was sent just now."""
-        if not self._pace:
+        if not self._socket.pace:
             return
         view = self._view
-        due = self._sent_at + _WINDOW
+        due = self._socket.sent_at + _WINDOW
         while not view.ended and len(view.peek(_SMALL)) < _SMALL:
             left = due - time.monotonic()
             if left <= 0:
                 return
-            await asyncio.sleep(min(left, self._pace))
+            await asyncio.sleep(min(left, self._socket.pace))
 
     async def _send_output(self, data: bytes) -> int:
         """Send `data`, or as much of it as fits; how much that was."""
         if self._binary:
-            await self._send(data)
+            await self._socket.send(data)
             return len(data)
         while True:
             text = data.decode("utf-8", "replace")
@@ -178,13 +162,13 @@ class TerminalSocket:
                 message["next_offset"] = self._view.position + len(data)
             line = dump(message)
             if len(line) <= _LONGEST_MESSAGE:
-                await self._send(line)
+                await self._socket.send(line)
                 return len(data)
             data = data[: len(data) * _LONGEST_MESSAGE // len(line) * 7 // 8]
             data = data[: len(data) - incomplete(data)]
 
     async def _send_skipped(self, size: int) -> None:
-        await self._send(
+        await self._socket.send(
             {
                 "type": "skipped",
                 "bytes": size,
@@ -198,33 +182,7 @@ class TerminalSocket:
         message = {"type": "taken_over", "message": "another client has taken this terminal over"}
         try:
             async with asyncio.timeout(_LAST_WORDS):
-                await self._send(message)
-                await self._close(TAKEN_OVER, "taken over")
+                await self._socket.send(message)
+                await self._socket.close(TAKEN_OVER, "taken over")
         except TimeoutError:
             return
-
-    async def _send(self, message: Message | str | bytes) -> None:
-        async with self._sending:
-            if self._pace:
-                await asyncio.sleep(max(self._sent_at + self._pace - time.monotonic(), 0))
-            if isinstance(message, dict):
-                message = dump(message)
-            with _disconnects():
-                if isinstance(message, bytes):
-                    await self._websocket.send_bytes(message)
-                else:
-                    await self._websocket.send_text(message)
-            self._sent_at = time.monotonic()
-
-    async def _close(self, code: int, reason: str) -> None:
-        with _disconnects():
-            await self._websocket.close(code, reason)
-
-
-@contextlib.contextmanager
-def _disconnects() -> Iterator[None]:
-    """That the client has gone, as one error: Starlette has several for it."""
-    try:
-        yield
-    except (RuntimeError, OSError):
-        raise WebSocketDisconnect from None

@@ -12,7 +12,8 @@ from kernelagent.files.fs import names
 from kernelagent.text import utc_timestamp
 from kernelagent.watch.models import WatchInfo, WatchList
 from kernelagent.watch.service import WatchService
-from kernelagent.watch.streams import StreamedWatch, WatchSocket
+from kernelagent.watch.socket import WatchSocket
+from kernelagent.watch.streams import StreamedWatch
 from kernelagent.web.json import json_response
 from kernelagent.web.routing import feature_router
 from kernelagent.web.services import service_of

@@ -12,6 +12,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Send
 
+from kernelagent.concurrency import race
 from kernelagent.errors import ApiError
 from kernelagent.text import utc_timestamp
 
@@ -21,6 +22,11 @@ EVENT_STREAM = "text/event-stream"
 Message = dict[str, Any]
 # Some bytes, or several that nothing may come between: to join large ones is to copy them.
 Piece = bytes | tuple[bytes, ...]
+
+# Why what a client has asked for ends with it.
+CLIENT_LEFT = "the client left"
+# The status that web servers log for that; nobody receives it.
+CLIENT_CLOSED_REQUEST = 499
 
 # From here on it pays to look for a quicker way.
 _LONG = 4096
@@ -46,16 +52,7 @@ async def until_disconnect(receive: Receive) -> None:
 
 async def while_connected(work: Coroutine[Any, Any, None], receive: Receive) -> None:
     """Do `work`, which is cancelled if the client leaves."""
-    leaving = asyncio.create_task(until_disconnect(receive))
-    working = asyncio.create_task(work)
-    try:
-        await asyncio.wait((leaving, working), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (leaving, working):
-            task.cancel()
-        await asyncio.gather(leaving, working, return_exceptions=True)
-    if not working.cancelled():
-        working.result()
+    await race(work, until_disconnect(receive))
 
 
 def dump(message: Message) -> str:

@@ -37,6 +37,14 @@ _MOUNT = (
 )
 
 
+async def write(
+    service: FileService, path: str, content: bytes, *, mode: int | None = None
+) -> None:
+    """Write in a thread of the service's, as whoever that works for."""
+    work = partial(service.write_now, path, [content], mode, overwrite=True)
+    await service.threads.run(work)
+
+
 @pytest.fixture(scope="module")
 def mounted_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that sees a small disk and one that cannot be written."""
@@ -175,7 +183,7 @@ async def test_a_fault_at_any_step(
     else:
         monkeypatch.setattr(os, call, fail)
     with pytest.raises(ApiError) as caught:
-        await service.write("file", iter((b"new",)), mode=None, overwrite=True)
+        await write(service, "file", b"new")
     monkeypatch.undo()
     assert (caught.value.status, caught.value.code) == (status, code)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
@@ -238,7 +246,7 @@ async def test_what_a_crash_has_left_goes_with_the_next_write(tmp_path: Path) ->
         fcntl.flock(file, fcntl.LOCK_EX)
         listing = await service.list(".", recursive=True, glob=None, limit=10)
         assert [item["name"] for item in listing.files] == ["beneath"]
-        await service.write("file", iter((b"new",)), mode=None, overwrite=True)
+        await write(service, "file", b"new")
     assert sorted(path.name for path in tmp_path.iterdir()) == [used.name, "beneath", "file"]
     # An archive is unpacked within the directory that is there.
     place = service.locate_directory("beneath")
@@ -344,7 +352,7 @@ async def test_what_is_made_belongs_to_the_owner_and_only_what_it_may_use_is_use
         (workspace / "private").chmod(0o600)
         (workspace / "closed").mkdir(mode=0o700)
         service = FileService(Roots(workspace, []), ArchiveLimits(10, 1000), owner=(uid, gid))
-        await service.write("a/b/file", iter((b"x",)), mode=0o640, overwrite=True)
+        await write(service, "a/b/file", b"x", mode=0o640)
         await service.make_directory("c/d", 0o755)
         await service.copy("a", "e", overwrite=False)
         made = [*workspace.joinpath("a").rglob("*"), *workspace.joinpath("e").rglob("*")]
@@ -354,7 +362,7 @@ async def test_what_is_made_belongs_to_the_owner_and_only_what_it_may_use_is_use
             await service.open("private")
         for refused in ("closed/x", "/etc/x"):
             with pytest.raises(ApiError) as caught:
-                await service.write(refused, iter((b"",)), mode=None, overwrite=True)
+                await write(service, refused, b"")
             assert caught.value.status == 403
         # The directory is the owner's, and so is what becomes of names in it.
         await service.remove("private", recursive=True)

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
+from kernelagent.concurrency import Disconnected, ends_first
 from kernelagent.errors import FileNotFound, InvalidRequest, QueueTimeout, ServiceClosing
 from kernelagent.execution.cache.key import InputFile, Stopped, make_key, read_files
 from kernelagent.execution.cache.store import Rendered, ResultStore
-from kernelagent.execution.flight import Disconnected, Flights, ends_first
+from kernelagent.execution.flight import Flights
 from kernelagent.execution.models import ExecuteRequest
 from kernelagent.execution.runs import Answer
 from kernelagent.execution.service import ExecutionService
