@@ -1,19 +1,14 @@
-"""A typed client of the service, for the command line and for tests."""
+"""A typed client of the service in two forms: with and without asyncio."""
 
-from kernelagent.client.asynchronous import (
-    LogStream,
-    Message,
-    ServiceClient,
-    ServiceError,
-    ServiceUnreachable,
-    is_loopback,
-)
+from kernelagent.client.asynchronous import AsyncClient
+from kernelagent.client.shared import LogStream, Message, ServiceError, ServiceUnreachable
+from kernelagent.client.synchronous import Client
 
 __all__ = [
+    "AsyncClient",
+    "Client",
     "LogStream",
     "Message",
-    "ServiceClient",
     "ServiceError",
     "ServiceUnreachable",
-    "is_loopback",
 ]
