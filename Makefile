@@ -45,8 +45,9 @@ bench: $(DEVELOPING)  ## speed and memory as ratios against what one would use i
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m bench
 
-docs: $(DEVELOPING)  ## write the parts of the documentation that are generated
+docs: $(DEVELOPING)  ## write what is generated: pages of the documentation, the synchronous client
 	$(BIN)/python scripts/docs.py
+	$(BIN)/python scripts/make_sync_client.py
 
 setup: $(INSTALLED) bytecode
 

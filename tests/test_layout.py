@@ -61,7 +61,18 @@ def test_no_arrow_runs_up() -> None:
     assert sorted(arrow for arrow in found if height[arrow[1]] > height[arrow[0]]) == []
 
 
-@pytest.mark.parametrize("room", ["web", "auth", "processes", "workspace", "isolation"])
+def loaded_by(*modules: str) -> set[str]:
+    """The modules that a fresh interpreter has once it has imported `modules`."""
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    return set(
+        subprocess.run(
+            command, cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
+
+
+@pytest.mark.parametrize("room", ["web", "auth", "processes", "workspace", "isolation", "client"])
 def test_what_needs_no_kernel_loads_nothing_of_them(room: str) -> None:
     modules = [
         f"kernelagent.{room}.{path.stem}"
@@ -69,13 +80,18 @@ def test_what_needs_no_kernel_loads_nothing_of_them(room: str) -> None:
         if path.stem != "__init__"
     ]
     assert modules
-    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = loaded_by(*modules)
     assert f"kernelagent.{room}" in loaded
     assert KERNEL_LIBRARIES.isdisjoint(loaded)
     assert not [name for name in loaded if name.startswith(("kernelagent.jupyter",))]
+
+
+def test_the_client_loads_nothing_of_the_service() -> None:
+    loaded = loaded_by("kernelagent.client")
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("kernelagent.")}
+    assert rooms == {"client", "errors"}
+    assert KERNEL_LIBRARIES.isdisjoint(loaded)
+    assert {"fastapi", "starlette", "pydantic"}.isdisjoint(loaded)
 
 
 def test_nothing_below_the_routes_knows_the_framework() -> None:

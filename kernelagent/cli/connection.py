@@ -14,7 +14,7 @@ import typer
 from kernelagent.errors import KernelagentError
 
 if TYPE_CHECKING:
-    from kernelagent.client import ServiceClient
+    from kernelagent.client import AsyncClient
 
 DEFAULT_URL = "http://127.0.0.1:7777"
 
@@ -39,7 +39,7 @@ def own_token(url: str) -> str | None:
     """A token signed with this machine's key, if it has one and the server is on this machine."""
     from kernelagent.auth.secret import SECRET_FILE
     from kernelagent.auth.tokens import Authenticator
-    from kernelagent.client import is_loopback
+    from kernelagent.client.shared import is_loopback
     from kernelagent.errors import ConfigurationError
     from kernelagent.settings import load_settings
 
@@ -57,7 +57,7 @@ def own_token(url: str) -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def fresh_session(client: ServiceClient, language: str | None) -> AsyncIterator[str]:
+async def fresh_session(client: AsyncClient, language: str | None) -> AsyncIterator[str]:
     """The id of a session that is closed in the end, whatever happens."""
     from kernelagent.client import ServiceError, ServiceUnreachable
 

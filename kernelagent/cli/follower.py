@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kernelagent.client import ServiceError, ServiceUnreachable
 
 if TYPE_CHECKING:
-    from kernelagent.client import LogStream, Message, ServiceClient
+    from kernelagent.client import AsyncClient, LogStream, Message
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
@@ -26,7 +26,7 @@ class LogFollower:
 
     def __init__(
         self,
-        client: ServiceClient,
+        client: AsyncClient,
         job_id: str,
         *,
         offset: int,

@@ -14,7 +14,7 @@ from kernelagent.cli.connection import DEFAULT_URL, Token, Url, complete, own_to
 from kernelagent.outcome import JobStatus
 
 if TYPE_CHECKING:
-    from kernelagent.client import ServiceClient
+    from kernelagent.client import AsyncClient
 
 _WATCH_INTERVAL = 1.0
 
@@ -48,7 +48,7 @@ def jobs(
     if job is not None and status is not None:
         raise typer.BadParameter("--status chooses from the list; one job needs none")
 
-    async def ask(client: ServiceClient) -> Answer:
+    async def ask(client: AsyncClient) -> Answer:
         if job is None:
             return await client.jobs(status=status and status.value, limit=limit)
         from kernelagent.cli.selection import find_job
@@ -61,14 +61,14 @@ def jobs(
 async def _jobs(
     url: str,
     token: str | None,
-    ask: Callable[[ServiceClient], Awaitable[Answer]],
+    ask: Callable[[AsyncClient], Awaitable[Answer]],
     *,
     as_json: bool,
     watch: bool,
 ) -> int:
-    from kernelagent.client import ServiceClient
+    from kernelagent.client import AsyncClient
 
-    async with ServiceClient(url, token=token) as client:
+    async with AsyncClient(url, token=token) as client:
         if watch:
             await _watch(lambda: ask(client))
         answer = await ask(client)

@@ -17,7 +17,7 @@ from kernelagent.cli.connection import (
 )
 
 if TYPE_CHECKING:
-    from kernelagent.client import ServiceClient
+    from kernelagent.client import AsyncClient
 
 
 def kill(
@@ -36,14 +36,14 @@ def kill(
 
 
 async def _kill(url: str, token: str | None, texts: list[str]) -> int:
-    from kernelagent.client import ServiceClient
+    from kernelagent.client import AsyncClient
 
-    async with ServiceClient(url, token=token) as client:
+    async with AsyncClient(url, token=token) as client:
         ended = await asyncio.gather(*(_kill_one(client, text) for text in dict.fromkeys(texts)))
     return 0 if all(ended) else 1
 
 
-async def _kill_one(client: ServiceClient, text: str) -> bool:
+async def _kill_one(client: AsyncClient, text: str) -> bool:
     from kernelagent.cli.selection import find_job
     from kernelagent.client import ServiceError
 

@@ -26,7 +26,7 @@ from kernelagent.cli.connection import (
 )
 
 if TYPE_CHECKING:
-    from kernelagent.client import Message, ServiceClient
+    from kernelagent.client import AsyncClient, Message
 
 _STDOUT, _STDERR = 1, 2
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
@@ -151,9 +151,9 @@ class LogWriter:
 
 async def _logs(url: str, token: str | None, text: str, options: _Options) -> int:
     from kernelagent.cli.selection import find_job
-    from kernelagent.client import ServiceClient
+    from kernelagent.client import AsyncClient
 
-    async with ServiceClient(url, token=token) as client:
+    async with AsyncClient(url, token=token) as client:
         job = await client.job(await find_job(client, text))
         writer = LogWriter(timestamps=options.timestamps)
         try:
@@ -192,7 +192,7 @@ async def _until_closed(work: Coroutine[Any, Any, int]) -> int:
 
 
 async def _show(
-    client: ServiceClient, job: dict[str, Any], options: _Options, writer: LogWriter
+    client: AsyncClient, job: dict[str, Any], options: _Options, writer: LogWriter
 ) -> int:
     from kernelagent.cli.follower import LogFollower
     from kernelagent.client import ServiceError

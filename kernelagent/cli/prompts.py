@@ -13,14 +13,14 @@ from kernelagent.client import ServiceError
 
 if TYPE_CHECKING:
     from kernelagent.cli.printer import Printer
-    from kernelagent.client import Message, ServiceClient
+    from kernelagent.client import AsyncClient, Message
 
 
 class Prompts:
     """Asks beside the stream, which goes on: a run may end while it waits for an answer."""
 
     def __init__(
-        self, client: ServiceClient, session_id: str, printer: Printer, *, stdin_is_code: bool
+        self, client: AsyncClient, session_id: str, printer: Printer, *, stdin_is_code: bool
     ) -> None:
         self._client = client
         self._session_id = session_id

@@ -75,14 +75,14 @@ async def _replay(
 ) -> int:
     from rich.console import Console
 
-    from kernelagent.client import ServiceClient
+    from kernelagent.client import AsyncClient
     from kernelagent.notebooks.replay import code_cells, replay_notebook
 
     console = Console(highlight=False)
     reports: list[CellReport] = []
     started = time.monotonic()
     async with (
-        ServiceClient(url, token=token) as client,
+        AsyncClient(url, token=token) as client,
         fresh_session(client, options["language"]) as session_id,
     ):
 

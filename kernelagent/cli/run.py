@@ -119,9 +119,9 @@ class _Options:
 
 
 async def _start(url: str, token: str | None, options: _Options, name: str | None) -> int:
-    from kernelagent.client import ServiceClient
+    from kernelagent.client import AsyncClient
 
-    async with ServiceClient(url, token=token) as client:
+    async with AsyncClient(url, token=token) as client:
         job = await client.start_background(
             options.code,
             language=options.language,
@@ -137,11 +137,11 @@ async def _start(url: str, token: str | None, options: _Options, name: str | Non
 
 async def _run(url: str, token: str | None, options: _Options, printer: Printer) -> int:
     from kernelagent.cli.prompts import Prompts
-    from kernelagent.client import ServiceClient
+    from kernelagent.client import AsyncClient
 
     exit_code = 1
     async with contextlib.AsyncExitStack() as stack:
-        client = await stack.enter_async_context(ServiceClient(url, token=token))
+        client = await stack.enter_async_context(AsyncClient(url, token=token))
         session_id = options.session
         if session_id is None:
             session_id = await stack.enter_async_context(fresh_session(client, options.language))

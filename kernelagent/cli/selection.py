@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from kernelagent.cli.connection import CommandFailed
 
 if TYPE_CHECKING:
-    from kernelagent.client import ServiceClient
+    from kernelagent.client import AsyncClient
 
 _WHOLE = re.compile(r"(proc|exec|cmd)_[0-9a-f]{20}")
 _PREFIX = re.compile(r"(?:proc|exec|cmd)_")
 _MOST_CANDIDATES = 20
 
 
-async def find_job(client: ServiceClient, text: str) -> str:
+async def find_job(client: AsyncClient, text: str) -> str:
     """The id of the job that `text` means; raises CommandFailed if none or several do."""
     if _WHOLE.fullmatch(text):
         return text

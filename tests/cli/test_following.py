@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from kernelagent.cli.follower import LogFollower
-from kernelagent.client import ServiceClient, ServiceError, ServiceUnreachable
+from kernelagent.client import AsyncClient, ServiceError, ServiceUnreachable
 from tests.cli.jobs import job_facts, start_command, wait_for_end
 from tests.cli.proxy import Proxy
 from tests.command_line import start
@@ -199,7 +199,7 @@ END = '{"type":"end","status":"completed","next_offset":4,"exit_code":0,"message
 async def follow(answers: Answers, *, retry: float = 5) -> tuple[list[dict[str, Any]], int]:
     """The messages, and how many losses there were."""
     losses: list[Exception] = []
-    async with ServiceClient("http://service.invalid", transport=answers) as client:
+    async with AsyncClient("http://service.invalid", transport=answers) as client:
         follower = LogFollower(
             client, "x", offset=0, stream=None, follow=True, retry=retry, on_loss=losses.append
         )

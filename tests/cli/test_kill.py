@@ -9,7 +9,6 @@ import pytest
 
 from kernelagent.cli.connection import CommandFailed
 from kernelagent.cli.selection import choose
-from kernelagent.client import ServiceClient, ServiceError
 from tests.cli.jobs import command, job_facts, start_command, wait_for_end
 from tests.servers import Service
 
@@ -93,27 +92,3 @@ def test_kill_tells_what_each_has_become(service: Service, tmp_path: Path) -> No
     assert killed.stderr.decode() == f"kernelagent: no job has this id: {unknown}\n"
     assert job_facts(service, running)["status"] == "killed"
     assert again.returncode == 0
-
-
-async def test_client_starts_lists_follows_and_kills(service: Service) -> None:
-    async with ServiceClient(service.url, token=service.token) as client:
-        started = await client.start_background(
-            "print('x', flush=True)\nimport time; time.sleep(60)", name="of a client", timeout=50
-        )
-        job_id = started["process_id"]
-        kinds = []
-        async for message in client.job_log(job_id, follow=True):
-            kinds.append(message["type"])
-            if message.get("data") == "x\n":
-                assert (await client.kill_job(job_id))["status"] == "killed"
-        listed = await client.jobs(status="killed", limit=1)
-        facts = await client.job(job_id)
-        tail = [message async for message in client.job_log(job_id, tail=3, stream="stdout")]
-        with pytest.raises(ServiceError) as caught:
-            await client.job("../x")
-
-    assert (kinds[0], kinds[-1], kinds.count("end")) == ("log", "end", 1)
-    assert [job["id"] for job in listed["jobs"]] == [job_id]
-    assert (facts["name"], facts["timeout"]) == ("of a client", 50)
-    assert tail[-1]["type"] == "end"
-    assert caught.value.status == 404

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from kernelagent.cli.connection import own_token
-from kernelagent.client import ServiceClient
 from tests.command_line import kernelagent, start
 from tests.servers import Service
 from tests.waiting import wait_until
@@ -254,16 +253,3 @@ def test_no_key_is_made_only_to_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     assert own_token("http://127.0.0.1:7777") is None
     assert not (tmp_path / "state").exists()
-
-
-async def test_client_runs_and_streams(service: Service) -> None:
-    async with ServiceClient(service.url, token=service.token) as client:
-        assert (await client.health())["status"] == "healthy"
-        session = await client.create_session(language="python")
-        answer = await client.execute_rich("1 + 1", session_id=session)
-        kinds = [message["type"] async for message in client.execute_stream("print(1)")]
-        await client.close_session(session)
-
-    assert answer["result"] == "2"
-    assert kinds[0] == "started"
-    assert kinds[-1] == "complete"
