@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prove.report import Report
-from tests.files.looks import follow, replay
+from tests.watch.looks import follow, replay
 
 LIMIT = 900
 REPLAYS = 1000

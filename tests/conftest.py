@@ -16,7 +16,7 @@ import pytest
 from kernelagent.cli.server import handle_ignored_signals
 from kernelagent.jupyter import kernel
 from kernelagent.settings import Settings, load_settings
-from tests.jupyter.engines import settings_below
+from tests.engines import settings_below
 from tests.servers import SECRET, Server, serving
 from tests.waiting import PATIENCE
 

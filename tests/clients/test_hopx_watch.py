@@ -12,10 +12,10 @@ from typing import Any
 from hopx_ai import AsyncSandbox, Sandbox
 
 from tests.clients.control_plane import SANDBOX_ID, control_plane
-from tests.files.watchers import until_on, watches
 from tests.installed import javascript_client
 from tests.servers import Server
 from tests.waiting import PATIENCE, until
+from tests.watch.watchers import until_on, watches
 
 _SCRIPT = "watch.mjs"
 

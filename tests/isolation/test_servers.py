@@ -17,7 +17,7 @@ from tests.isolation.conftest import ORDINARY, Place, ordinary_users_make_namesp
 from tests.jobs.jobs import ended, follow, get, output, post
 from tests.runs import client_of
 from tests.servers import SECRET, Server
-from tests.terminal.console import console
+from tests.terminals.console import console
 
 HOSTILE = Path(__file__).with_name("hostile.py")
 WAYS_IN = ["code", "command", "job", "terminal"]

@@ -15,7 +15,7 @@ from kernelagent.errors import KernelStartFailed
 from kernelagent.outcome import Outcome
 from kernelagent.processes.environment import Environment
 from kernelagent.sessions.engine import Engine
-from tests.jupyter.engines import EngineFactory, run, text_of
+from tests.engines import EngineFactory, run, text_of
 from tests.jupyter.leaks import runs
 from tests.waiting import PATIENCE
 

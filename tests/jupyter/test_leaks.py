@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kernelagent.sessions.engine import open_engine
 from kernelagent.settings import Settings
-from tests.jupyter.engines import EngineFactory, run, submit
+from tests.engines import EngineFactory, run, submit
 from tests.jupyter.leaks import descriptors, family, warm_threads
 from tests.waiting import until
 

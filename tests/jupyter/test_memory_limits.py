@@ -14,7 +14,7 @@ from kernelagent.sessions.engine import Engine, open_engine
 from kernelagent.sessions.execution import Result
 from kernelagent.sessions.session import Session
 from kernelagent.settings import Settings
-from tests.jupyter.engines import run, text_of
+from tests.engines import run, text_of
 from tests.waiting import PATIENCE, until
 
 LIMIT = 300 * 2**20

@@ -10,7 +10,7 @@ import pytest
 
 from kernelagent.errors import KernelStartFailed, ServiceClosing, SessionLimit
 from kernelagent.sessions.engine import Engine
-from tests.jupyter.engines import EngineFactory, run
+from tests.engines import EngineFactory, run
 from tests.waiting import until
 
 

@@ -34,7 +34,7 @@ from kernelagent.sessions.events import Feed
 from kernelagent.sessions.execution import Result, RunRequest
 from kernelagent.sessions.session import Session
 from kernelagent.settings import Settings
-from tests.jupyter.engines import settings_below
+from tests.engines import settings_below
 from tests.waiting import PATIENCE, until
 
 MIRROR = Path(__file__).with_name("mirror")

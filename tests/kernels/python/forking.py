@@ -16,7 +16,7 @@ from kernelagent.outcome import Outcome
 from kernelagent.sessions.engine import Engine, open_engine
 from kernelagent.sessions.session import Session
 from kernelagent.settings import Settings
-from tests.jupyter.engines import run, text_of
+from tests.engines import run, text_of
 from tests.waiting import until
 
 CORES = len(os.sched_getaffinity(0))

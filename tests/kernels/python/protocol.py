@@ -25,7 +25,7 @@ from jupyter_client.session import Session
 
 from kernelagent.jupyter.kernel import Kernel
 from kernelagent.sessions.engine import Engine, open_engine
-from tests.jupyter.engines import settings_below
+from tests.engines import settings_below
 from tests.waiting import PATIENCE, wait_until
 
 LIMIT = PATIENCE

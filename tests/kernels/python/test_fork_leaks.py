@@ -18,7 +18,7 @@ from kernelagent.jupyter.launcher import Launcher
 from kernelagent.sandbox import Sandbox
 from kernelagent.sessions.engine import Engine
 from kernelagent.settings import Settings
-from tests.jupyter.engines import run
+from tests.engines import run
 from tests.jupyter.leaks import descriptors, family, processes_in, warm_threads
 from tests.kernels.python.forking import (
     FORKED,

@@ -9,7 +9,7 @@ import pytest
 
 from kernelagent.sessions.engine import Engine
 from kernelagent.settings import Settings
-from tests.jupyter.engines import run, text_of
+from tests.engines import run, text_of
 from tests.kernels.python.forking import (
     CORES,
     COUNT_THREADS,

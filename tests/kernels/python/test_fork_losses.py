@@ -17,7 +17,7 @@ from kernelagent.jupyter.forking import ForkChannel
 from kernelagent.outcome import Outcome
 from kernelagent.sessions.engine import Engine
 from kernelagent.settings import Settings
-from tests.jupyter.engines import run, text_of
+from tests.engines import run, text_of
 from tests.jupyter.leaks import processes_in, runs
 from tests.kernels.python.forking import (
     FORKED,
@@ -40,7 +40,7 @@ from pathlib import Path
 from kernelagent.processes.cgroup import MemoryGroups
 from kernelagent.sessions.engine import open_engine
 from kernelagent.settings import load_settings
-from tests.jupyter.engines import run, submit
+from tests.engines import run, submit
 from tests.waiting import until
 
 # A service that is killed leaves their folder.

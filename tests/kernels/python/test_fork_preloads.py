@@ -18,7 +18,7 @@ from kernelagent.jupyter.languages import Languages
 from kernelagent.processes.process import ChildProcess
 from kernelagent.sessions.engine import Engine
 from kernelagent.settings import Settings
-from tests.jupyter.engines import run, text_of
+from tests.engines import run, text_of
 from tests.jupyter.leaks import processes_in
 from tests.kernels.python.forking import (
     CORES,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kernelagent.sessions.engine import Engine
-from tests.jupyter.engines import run, text_of
+from tests.engines import run, text_of
 from tests.kernels.python.forking import (
     children,
     facts_of,

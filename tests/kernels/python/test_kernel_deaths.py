@@ -11,7 +11,7 @@ import pytest
 
 from kernelagent.outcome import Outcome
 from kernelagent.sessions.engine import Engine
-from tests.jupyter.engines import run, submit, text_of
+from tests.engines import run, submit, text_of
 from tests.jupyter.leaks import runs
 from tests.kernels.python.forking import kernel_of, session_of
 from tests.waiting import PATIENCE, until

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.files.pulse import pulse
 from tests.servers import Server
-from tests.terminal.console import (
+from tests.terminals.console import (
     console,
     info,
     terminal,

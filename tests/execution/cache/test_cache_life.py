@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.cache.cached import cached_run, clear, counting, runs, statistics, until_runs, waiting
+from tests.execution.cache.cached import (
+    cached_run,
+    clear,
+    counting,
+    runs,
+    statistics,
+    until_runs,
+    waiting,
+)
 from tests.runs import client_of, refused, run
 from tests.servers import Server, Service, serving_in_process
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 
 from tests.files.pulse import pulse
-from tests.files.watchers import events, leftovers
 from tests.servers import Server
 from tests.waiting import until
+from tests.watch.watchers import events, leftovers
 
 COUNT = 10_000
 # Seconds that the server may work before it answers others.

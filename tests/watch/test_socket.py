@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.files.watchers import (
+from tests.servers import Server
+from tests.waiting import PATIENCE, until
+from tests.watch.watchers import (
     SocketWatcher,
     reading,
     socket_to,
@@ -22,8 +24,6 @@ from tests.files.watchers import (
     watched_inodes,
     watches,
 )
-from tests.servers import Server
-from tests.waiting import PATIENCE, until
 
 
 async def closed(server: Server, *sent: str | bytes) -> tuple[int, str]:

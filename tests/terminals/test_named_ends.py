@@ -13,7 +13,7 @@ import pytest
 
 from kernelagent.terminals import service
 from tests.servers import WITHOUT_KERNELS, Server, serving_in_process, start_server
-from tests.terminal.console import (
+from tests.terminals.console import (
     QUIET,
     attempt,
     bearers,

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.files.watchers import EventWatcher, Refused, events
 from tests.jobs.jobs import refused
 from tests.runs import client_of
 from tests.servers import WITHOUT_KERNELS, Server, serving
 from tests.waiting import until
+from tests.watch.watchers import EventWatcher, Refused, events
 
 # The directories above what is watched take some, too.
 WATCHES, INSTANCES = 60, 4

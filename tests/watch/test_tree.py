@@ -10,8 +10,8 @@ import pytest
 
 from kernelagent.watch.inotify import Inotify
 from kernelagent.watch.nodes import Budget
-from tests.files.looks import follow, update, watched
-from tests.files.replays import told
+from tests.watch.looks import follow, update, watched
+from tests.watch.replays import told
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -14,7 +14,7 @@ from pathlib import Path
 from kernelagent.watch.changes import Change
 from kernelagent.watch.nodes import Budget
 from kernelagent.watch.tree import Tree
-from tests.files.replays import Client, play, there
+from tests.watch.replays import Client, play, there
 
 
 @contextlib.contextmanager

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from kernelagent.files.fs.paths import TEMPORARY_PREFIX
-from tests.files.looks import follow, replay, update, watched
-from tests.files.replays import Client, there, told
+from tests.watch.looks import follow, replay, update, watched
+from tests.watch.replays import Client, there, told
 
 
 @pytest.mark.parametrize("seed", range(0, 200, 25))

@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.cache.cached import cached_run, counting, leave, runs, statistics, until_runs, waiting
+from tests.execution.cache.cached import (
+    cached_run,
+    counting,
+    leave,
+    runs,
+    statistics,
+    until_runs,
+    waiting,
+)
 from tests.execution.clients import round_trips
 from tests.runs import client_of
 from tests.servers import Server

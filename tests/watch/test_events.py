@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from kernelagent.watch.changes import Change, Event
-from tests.files.replays import Client, Facts, play, there
-from tests.files.watchers import EventWatcher, events, reading, watched, watches
 from tests.jobs.jobs import refused
 from tests.runs import NDJSON, client_of
 from tests.servers import Server, Service, serving_in_process
 from tests.waiting import until
+from tests.watch.replays import Client, Facts, play, there
+from tests.watch.watchers import EventWatcher, events, reading, watched, watches
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cache.cached import cached_run, counting, leave, runs
+from tests.execution.cache.cached import cached_run, counting, leave, runs
 from tests.runs import refused
 from tests.servers import Server
 

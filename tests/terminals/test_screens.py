@@ -13,7 +13,7 @@ import pyte
 import pytest
 
 from tests.servers import Server
-from tests.terminal.console import QUIET, Console, call, console, terminal
+from tests.terminals.console import QUIET, Console, call, console, terminal
 from tests.waiting import PATIENCE, until
 
 COLS, ROWS = 100, 30

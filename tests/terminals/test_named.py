@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.servers import Server
-from tests.terminal.console import (
+from tests.terminals.console import (
     QUIET,
     attempt,
     call,

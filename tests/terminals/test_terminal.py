@@ -17,7 +17,7 @@ import websockets
 from tests.files.pulse import pulse
 from tests.runs import client_of
 from tests.servers import Server
-from tests.terminal.console import Console, bearers, console, none_open, ptys, refusal
+from tests.terminals.console import Console, bearers, console, none_open, ptys, refusal
 from tests.waiting import until
 
 

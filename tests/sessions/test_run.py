@@ -11,7 +11,7 @@ from kernelagent.jupyter.outputs import Budget
 from kernelagent.outcome import Outcome
 from kernelagent.sessions.events import Feed
 from kernelagent.sessions.run import Run, RunLimits
-from tests.jupyter.engines import EngineFactory, first_of, run, shown, submit, text_of
+from tests.engines import EngineFactory, first_of, run, shown, submit, text_of
 from tests.waiting import PATIENCE, until
 
 

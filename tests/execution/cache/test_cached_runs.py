@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.cache.cached import cached_run, clear, counting, runs, statistics
+from tests.execution.cache.cached import cached_run, clear, counting, runs, statistics
 from tests.runs import NDJSON, client_of, refused, run
 from tests.servers import Server
 

@@ -17,9 +17,9 @@ from kernelagent.isolation.confinement import Needs
 from kernelagent.sandbox import Sandbox
 from kernelagent.settings import Settings
 from kernelagent.watch.service import WatchService
-from tests.files.watchers import events, leftovers, socket_to, until_on, watched, watches
 from tests.servers import WITHOUT_KERNELS, Server, start_server
 from tests.waiting import until
+from tests.watch.watchers import events, leftovers, socket_to, until_on, watched, watches
 
 
 async def is_as_before(server: Server, before: tuple[int, ...]) -> bool:

@@ -28,7 +28,7 @@ from kernelagent.outcome import Outcome
 from kernelagent.sessions.engine import Engine, open_engine
 from kernelagent.sessions.events import Feed
 from kernelagent.settings import Settings
-from tests.jupyter.engines import EngineFactory, first_of, run, submit, text_of
+from tests.engines import EngineFactory, first_of, run, submit, text_of
 from tests.waiting import PATIENCE, until
 
 
