@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ("tests/kernels", "tests/jupyter")
+TESTS = ("tests/kernels", "tests/jupyter", "tests/sessions")
 _NAME = re.compile(r"[\w.-]+(\[[^]]*\])?")
 
 

@@ -103,6 +103,31 @@ async def test_a_death_in_mid_run_is_told_with_its_cause(
     assert (await run(session, "print y")).outcome is Outcome.OK
 
 
+@pytest.mark.parametrize(
+    ("value", "exit_code"),
+    [
+        ("", 0),
+        ("None", 0),
+        ("0", 0),
+        ("3", 3),
+        ("-1", 255),
+        ("256", 0),
+        ("no", 1),
+        ("²", 1),
+        ("٣", 1),
+        ("--1", 1),
+        ("9" * 5000, 1),
+    ],
+)
+async def test_what_code_gives_to_exit_becomes_its_exit_code(
+    faulty_engine: EngineFactory, value: str, exit_code: int
+) -> None:
+    session = (await faulty_engine()).session("default")
+    result = await run(session, f"error SystemExit {value}")
+    assert result.exit_code == exit_code
+    assert result.success == (exit_code == 0)
+
+
 async def test_an_exit_code_of_zero_in_mid_run_is_no_success(faulty_engine: EngineFactory) -> None:
     session = (await faulty_engine()).session("default")
     result = await run(session, "exit 0")
