@@ -1,211 +1,128 @@
-"""Sockets as clients need them, on a connection that the test holds in its hand."""
+"""WebSockets before and after the handshake: refused, opened, broken off."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-import time
-from collections.abc import AsyncIterator
+import logging
 from typing import Any
 
 import pytest
-from starlette.websockets import WebSocket, WebSocketDisconnect
+import websockets
 
-from kernelagent.errors import QueueFull
-from kernelagent.web.sockets import PacedSocket, RequestSocket
-from kernelagent.web.streaming import Message
-from tests.waiting import until
-
-
-class Connection:
-    """Both ends of a WebSocket: what the client sends, and what it gets."""
-
-    def __init__(self) -> None:
-        self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.incoming.put_nowait({"type": "websocket.connect"})
-        self.sent: list[dict[str, Any]] = []
-        self.times: list[float] = []
-        self.is_broken = False
-        self.websocket = WebSocket({"type": "websocket"}, self.incoming.get, self._take)
-
-    def send(self, *messages: Any) -> None:
-        for message in messages:
-            self.incoming.put_nowait({"type": "websocket.receive", "text": json.dumps(message)})
-
-    def leave(self) -> None:
-        self.incoming.put_nowait({"type": "websocket.disconnect", "code": 1001})
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        return [json.loads(event["text"]) for event in self.sent if "text" in event]
-
-    @property
-    def close(self) -> dict[str, Any]:
-        return next(event for event in self.sent if event["type"] == "websocket.close")
-
-    async def _take(self, event: Any) -> None:
-        if self.is_broken:
-            raise OSError("gone")
-        self.sent.append(dict(event))
-        self.times.append(time.monotonic())
+from kernelagent import logs
+from kernelagent.auth.tokens import Authenticator
+from tests.web.example import example_app, serving
 
 
-class Asked(RequestSocket):
-    """Works on each request until it may end, and tells which were interrupted."""
-
-    noun = "thing"
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection.websocket)
-        self.begun: list[Any] = []
-        self.interrupted: list[Any] = []
-        self.may_begin = asyncio.Event()
-        self.may_end = asyncio.Event()
-
-    def parse(self, data: str | bytes) -> Any:
-        return json.loads(data)
-
-    async def take(self, message: Message) -> None:
-        if message.get("interrupt"):
-            self.interrupt_next()
-        else:
-            self.enqueue(message)
-
-    async def work(self, request: Message) -> None:
-        await self.may_begin.wait()
-        self.begun.append(request["name"])
-        if self.interrupts_next:
-            self.interrupted.append(request["name"])
-        await self.may_end.wait()
-        if request["name"] == "refused":
-            raise QueueFull("no room")
-        if request["name"] == "broken":
-            raise ValueError("a secret")
-        await self.socket.send({"type": "done", "name": request["name"]})
+def opened(url: str, **options: Any) -> websockets.connect:
+    return websockets.connect(url, proxy=None, **options)
 
 
-@contextlib.asynccontextmanager
-async def served(socket: Asked, connection: Connection) -> AsyncIterator[None]:
-    serving = asyncio.create_task(socket.serve())
+async def rejected(url: str, **options: Any) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """Status, headers and body with which the server refuses the handshake."""
+    with pytest.raises(websockets.InvalidStatus) as caught:
+        await opened(url, **options)
+    response = caught.value.response
+    headers = {name.lower(): value for name, value in response.headers.raw_items()}
+    return response.status_code, headers, json.loads(response.body or b"{}")
+
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+
+
+async def test_websocket_handshakes_are_refused_with_a_status_and_a_body(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    authenticator = Authenticator(sandbox_id="local", secret=SECRET)
+    other = Authenticator(sandbox_id="other", secret=SECRET)
+    bad = {
+        None: (401, "AUTHENTICATION_REQUIRED"),
+        "nonsense": (401, "TOKEN_INVALID"),
+        other.issue()[0]: (403, "ACCESS_DENIED"),
+        authenticator.issue(scopes=["files"])[0]: (403, "ACCESS_DENIED"),
+    }
+    with caplog.at_level(logging.INFO, "kernelagent.access"):
+        async with serving(example_app(authenticator)) as address:
+            for path in ("terminal", "raw_socket"):
+                for token, expected in bad.items():
+                    headers = {"X-Request-ID": "ws-1"}
+                    if token is not None:
+                        headers["Authorization"] = f"Bearer {token}"
+                    status, answer, body = await rejected(
+                        f"ws://{address}/{path}", additional_headers=headers
+                    )
+                    assert (status, body["code"]) == expected
+                    assert answer["x-request-id"] == body["request_id"] == "ws-1"
+                    assert answer["content-type"] == "application/json"
+                    assert ("www-authenticate" in answer) == (status == 401)
+    lines = [vars(record) for record in caplog.records if record.name == "kernelagent.access"]
+    assert [line["status"] for line in lines] == [status for status, _ in bad.values()] * 2
+    assert {line["method"] for line in lines} == {"WEBSOCKET"}
+
+
+async def test_websockets_are_opened_by_header_or_query() -> None:
+    authenticator = Authenticator(sandbox_id="local", secret=SECRET)
+    token, _ = authenticator.issue(subject="me", scopes=["terminal"])
+    async with serving(example_app(authenticator)) as address:
+        url = f"ws://{address}/terminal"
+        headers = {"Authorization": f"Bearer {token}", "X-Request-ID": "ws-2"}
+        async with opened(url, additional_headers=headers) as connection:
+            assert await connection.recv() == "me"
+            assert connection.response is not None
+            assert connection.response.headers["x-request-id"] == "ws-2"
+        async with opened(f"{url}?token={token}") as connection:
+            assert await connection.recv() == "me"
+        status, _, body = await rejected(f"{url}?token=nonsense")
+        assert (status, body["code"]) == (401, "TOKEN_INVALID")
+
+
+async def test_other_websocket_refusals_have_a_body_too() -> None:
+    async with serving(example_app()) as address:
+        found = {
+            path: (await rejected(f"ws://{address}/{path}"))
+            for path in ("nowhere", "number?size=x", "refusing", "broken", "context")
+        }
+    assert {path: (status, body["code"]) for path, (status, _, body) in found.items()} == {
+        "nowhere": (404, "ROUTE_NOT_FOUND"),
+        "number?size=x": (400, "INVALID_REQUEST"),
+        "refusing": (403, "ACCESS_DENIED"),
+        "broken": (500, "INTERNAL_ERROR"),
+        "context": (404, "ROUTE_NOT_FOUND"),
+    }
+    assert all("x-request-id" in headers for _, headers, _ in found.values())
+
+
+@pytest.mark.parametrize(("path", "code"), [("broken_late", 1011), ("raw_socket", 1008)])
+async def test_errors_after_the_handshake_close_the_websocket(path: str, code: int) -> None:
+    async with serving(example_app()) as address, opened(f"ws://{address}/{path}") as connection:
+        with pytest.raises(websockets.ConnectionClosed):
+            await connection.recv()
+        assert connection.close_code == code
+
+
+async def test_a_websocket_client_that_leaves_is_no_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(example_app()) as address, opened(f"ws://{address}/leaves"):
+        pass
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_uvicorns_own_lines_do_not_show_a_query_token(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logs.TextFormatter())
+    log = logging.getLogger("uvicorn.error")
+    log.addHandler(handler)
     try:
-        yield
+        with caplog.at_level(logging.INFO, "uvicorn.error"):
+            async with serving(example_app()) as address:
+                url = f"ws://{address}/terminal?token=very-secret"
+                async with opened(url) as connection:
+                    await connection.recv()
     finally:
-        connection.leave()
-        await serving
-    assert "things of a WebSocket" not in [task.get_name() for task in asyncio.all_tasks()]
-
-
-async def test_there_is_a_pause_between_two_messages() -> None:
-    connection = Connection()
-    socket = PacedSocket(connection.websocket, 0.02)
-    await socket.accept()
-    await asyncio.gather(*(socket.send({"n": number}) for number in range(4)))
-    assert [message["n"] for message in connection.messages] == [0, 1, 2, 3]
-    first, *_, last = connection.times[1:]
-    assert last - first >= 0.06
-
-
-async def test_text_and_bytes_come_and_go_as_they_are() -> None:
-    connection = Connection()
-    socket = PacedSocket(connection.websocket, 0)
-    await socket.accept()
-    for data in ("text", b"bytes", b""):
-        key = "text" if isinstance(data, str) else "bytes"
-        connection.incoming.put_nowait({"type": "websocket.receive", key: data})
-        assert await socket.receive() == data
-    await socket.send("text")
-    await socket.send(b"bytes")
-    assert connection.sent[1:] == [
-        {"type": "websocket.send", "text": "text"},
-        {"type": "websocket.send", "bytes": b"bytes"},
-    ]
-
-
-async def test_a_client_that_has_gone_is_one_error() -> None:
-    connection = Connection()
-    socket = PacedSocket(connection.websocket, 0)
-    await socket.accept()
-    connection.is_broken = True
-    for _ in range(2):
-        with pytest.raises(WebSocketDisconnect):
-            await socket.send("x")
-    with pytest.raises(WebSocketDisconnect):
-        await socket.close(1000)
-    connection.leave()
-    with pytest.raises(WebSocketDisconnect):
-        await socket.receive()
-
-
-async def test_a_long_reason_is_cut_between_two_characters() -> None:
-    connection = Connection()
-    socket = PacedSocket(connection.websocket, 0)
-    await socket.accept()
-    await socket.close(1008, "ä" * 100)
-    assert connection.close["reason"] == "ä" * 61
-
-
-async def test_requests_are_worked_off_in_order_with_refusals_in_their_place() -> None:
-    connection = Connection()
-    socket = Asked(connection)
-    socket.may_begin.set()
-    socket.may_end.set()
-    connection.send({"name": "a"}, ["no object"], {"name": "refused"}, {"name": "broken"})
-    connection.send({"name": "b"})
-    async with served(socket, connection):
-        await until(lambda: len(connection.messages) == 8)
-    told = [message.get("name") or message.get("code") for message in connection.messages]
-    internal = "INTERNAL_ERROR"
-    assert told == ["a", "INVALID_JSON", None, "QUEUE_FULL", None, internal, None, "b"]
-    assert "secret" not in str(connection.messages)
-
-
-async def test_an_early_interrupt_is_for_what_waits() -> None:
-    connection = Connection()
-    socket = Asked(connection)
-    socket.may_end.set()
-    connection.send({"name": "a"}, {"interrupt": True}, {"name": "b"})
-    async with served(socket, connection):
-        await until(lambda: socket.interrupts_next)
-        socket.may_begin.set()
-        await until(lambda: len(connection.messages) == 2)
-    assert (socket.begun, socket.interrupted) == (["a", "b"], ["a"])
-
-
-async def test_an_interrupt_while_only_something_bad_waits_hits_nothing_later() -> None:
-    connection = Connection()
-    socket = Asked(connection)
-    connection.send("bad", {"interrupt": True})
-    socket.may_begin.set()
-    socket.may_end.set()
-    async with served(socket, connection):
-        await until(lambda: len(connection.messages) == 2)
-        connection.send({"name": "a"})
-        await until(lambda: len(connection.messages) == 3)
-    assert (socket.begun, socket.interrupted) == (["a"], [])
-
-
-async def test_more_than_a_hundred_requests_close_the_connection() -> None:
-    connection = Connection()
-    socket = Asked(connection)
-    connection.send(*({"name": str(number)} for number in range(150)))
-    async with served(socket, connection):
-        await until(lambda: any(event["type"] == "websocket.close" for event in connection.sent))
-    assert (connection.close["code"], connection.close["reason"]) == (
-        1008,
-        "more than 100 things wait",
-    )
-    assert socket.begun == []
-
-
-async def test_a_client_that_goes_while_it_is_answered_ends_the_work() -> None:
-    connection = Connection()
-    socket = Asked(connection)
-    socket.may_begin.set()
-    socket.may_end.set()
-    async with served(socket, connection):
-        await until(lambda: connection.sent != [])
-        connection.is_broken = True
-        connection.send({"name": "a"}, {"name": "b"})
-        await until(lambda: socket.begun == ["a"])
-    assert socket.begun == ["a"]
+        log.removeHandler(handler)
+    written = capsys.readouterr().err
+    assert "token=[redacted]" in written
+    assert "very-secret" not in written
