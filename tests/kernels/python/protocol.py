@@ -57,6 +57,8 @@ class Host:
         """A kernel for one test alone."""
         session = self._portal.call(self._engine.create_session)
         assert session.kernel is not None
+        # By its client, which the engine does not see: it is to end in its own way, not by a kill.
+        session.kernel.used = True
         return session.kernel
 
     def shared(self) -> Kernel:
