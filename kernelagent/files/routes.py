@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from kernelagent.auth.tokens import FILES
-from kernelagent.errors import InvalidJson, InvalidRequest, MissingParameter
+from kernelagent.errors import InvalidJson, MissingParameter
 from kernelagent.files import bulk
 from kernelagent.files.answers import archive_answer, download_answer, read_answer
 from kernelagent.files.archives.writing import MEDIA_TYPES, archive
@@ -33,7 +33,6 @@ from kernelagent.files.models import (
     TransferRequest,
     UnpackResponse,
     WriteRequest,
-    read_mode,
 )
 from kernelagent.files.search.search import TextSearch
 from kernelagent.files.service import DIRECTORY_MODE, FileService
@@ -151,7 +150,9 @@ async def write_file(request: Request) -> Response:
         body = bytearray()
         async for chunk in Body(request.receive):
             body += chunk
-        path, size = await service.threads.run(partial(_write, service, body))
+        # As any other long work, it keeps no short work waiting.
+        large = len(body) > bulk.PIECE
+        path, size = await service.threads.run(partial(_write, service, body), long=large)
     return _changed(path, "the file was written", size)
 
 
@@ -337,14 +338,14 @@ async def upload_file(
     request: Request,
     path: Path = None,
     mode: Annotated[
-        str | None, Query(pattern=r"^[0-7]{1,4}$", description="Octal, as for /files/write")
+        str | None, Query(pattern=r"^0?[0-7]{1,3}$", description="Octal, as for /files/write")
     ] = None,
     overwrite: Annotated[bool, Query(description="Whether a file may be replaced")] = True,
 ) -> Response:
     """Take a file of any size by a form with the parts `file` and `path`, in any order."""
     service = _service(request)
     limit: int = request.app.state.settings.max_upload_bytes
-    bits = _read_mode(mode)
+    bits = None if mode is None else int(mode, 8)
     default = _path(request, path) if path else None
     with service.threads.operation():
         async with Body(request.receive) as body:
@@ -476,11 +477,3 @@ async def upload_archive(
             finally:
                 await unpacking.close()
     return _changed(done.path, "the archive was unpacked", done.size, entries=done.entries)
-
-
-def _read_mode(mode: str | None) -> int | None:
-    try:
-        read_mode(mode)
-    except ValueError as error:
-        raise InvalidRequest(f"mode: {error}") from None
-    return None if mode is None else int(mode, 8)

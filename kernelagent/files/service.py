@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kernelagent.errors import DirectoryNotFound, InvalidPath, PathNotAllowed
-from kernelagent.files.archives.staging import ArchiveLimits
+from kernelagent.files.archives.staging import ArchiveLimits, Staging
 from kernelagent.files.fs import names
-from kernelagent.files.fs.draft import Draft, Sweeper, sync
+from kernelagent.files.fs.draft import Draft, Sweeper, sync, temporary_name
 from kernelagent.files.fs.facts import describe, kind
 from kernelagent.files.fs.failures import translated
 from kernelagent.files.fs.paths import Identity, Place, Roots, make_directory, quoted, told
@@ -274,6 +274,22 @@ class FileService:
             raise
         return place
 
+    def new_draft(self) -> Draft:
+        """Return a draft in the workspace, for a file whose path is not known yet; blocks."""
+        # By a name in it: the workspace itself may be seen as one in the directory above.
+        with self.locate_directory(temporary_name()) as place:
+            return Draft(place.directory)
+
+    def new_staging(self, place: Place) -> Staging:
+        """Return a directory to be filled unseen, for what is unpacked at `place`; blocks."""
+        staging = Staging(place, self.roots.is_closed, self.limits)
+        try:
+            self.sweeper.sweep(staging.parent)
+        except BaseException:
+            staging.discard()
+            raise
+        return staging
+
     def is_directory(self, path: str) -> bool:
         """Whether there is a directory already; blocks."""
         try:
@@ -400,7 +416,7 @@ class FileService:
                 self._spare_protected(source, facts)
             if destination.endswith("/"):
                 destination += place.name
-            with self._located(destination) as target, translated(destination):
+            with translated(destination), self.locate_new(destination) as target:
                 try:
                     if overwrite:
                         self._spare_replaced(target)
@@ -415,10 +431,6 @@ class FileService:
             facts = target.facts()
             if stat.S_ISDIR(facts.st_mode):
                 self._spare_protected(target.path, facts)
-
-    def _located(self, destination: str) -> Place:
-        with translated(destination):
-            return self.locate_new(destination)
 
     def _search(self, path: str, wanted: TextSearch) -> None:
         try:
