@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
 from functools import partial
 from posixpath import normpath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Query, Request
-from orjson import JSONDecodeError
-from pydantic import ValidationError
 from starlette.responses import Response
 
 from kernelagent.auth.tokens import FILES
@@ -37,8 +34,8 @@ from kernelagent.files.models import (
 from kernelagent.files.search.search import TextSearch
 from kernelagent.files.service import DIRECTORY_MODE, FileService
 from kernelagent.files.uploads import Form, Unpacking
+from kernelagent.files.writing import write
 from kernelagent.text import utc_timestamp
-from kernelagent.web.errors import validation_error
 from kernelagent.web.json import json_response
 from kernelagent.web.routing import ErrorResponse, feature_router
 from kernelagent.web.services import service_of
@@ -150,9 +147,7 @@ async def write_file(request: Request) -> Response:
         body = bytearray()
         async for chunk in Body(request.receive):
             body += chunk
-        # As any other long work, it keeps no short work waiting.
-        large = len(body) > bulk.PIECE
-        path, size = await service.threads.run(partial(_write, service, body), long=large)
+        path, size = await write(service, body)
     return _changed(path, "the file was written", size)
 
 
@@ -161,42 +156,6 @@ def _check_json(request: Request) -> None:
     kind = kind.strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and "+json" in kind):
         raise InvalidJson("the body must be a JSON object, and declared as application/json")
-
-
-def _write(service: FileService, body: bytearray) -> tuple[str, int]:
-    """Write what a body asks for; the path and the size. Blocks."""
-    wanted, pieces = _read_write(body)
-    path = names.real(wanted.path)
-    mode = None if wanted.mode is None else int(wanted.mode, 8)
-    return path, service.write_now(path, pieces, mode, overwrite=wanted.overwrite is not False)
-
-
-def _read_write(body: bytearray) -> tuple[WriteRequest, Iterator[bytes]]:
-    """The request, and the pieces of what is to be written; raises ApiError."""
-    if not body:
-        raise MissingParameter("a JSON body is required")
-    place = None
-    small: bytes | bytearray = body
-    if len(body) > bulk.PIECE:
-        try:
-            small, place = bulk.cut_string(body, b"content")
-        except bulk.NotFlat:
-            small = body
-    try:
-        wanted = WriteRequest.model_validate_json(small)
-    except ValidationError as error:
-        raise validation_error(error.errors()) from None
-    text = iter((wanted.content,)) if place is None else _text_pieces(body, place)
-    if wanted.encoding == "base64":
-        return wanted, bulk.decoded_base64(text)
-    return wanted, bulk.encoded(text)
-
-
-def _text_pieces(body: bytearray, place: tuple[int, int]) -> Iterator[str]:
-    try:
-        yield from bulk.string_pieces(body, place)
-    except JSONDecodeError as error:
-        raise InvalidJson(f"the body is not valid JSON: {error.msg} in content") from None
 
 
 @router.get("/files/list", response_model=ListResponse)
