@@ -9,14 +9,20 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kernelagent.commands.output import LONGEST_PIECE
 from kernelagent.outcome import Outcome
-from kernelagent.processes.process import PLAIN, ChildProcess, ExitStatus, Starter, describe_refusal
+from kernelagent.processes.process import (
+    PLAIN,
+    ChildProcess,
+    ExitStatus,
+    Program,
+    Starter,
+    describe_refusal,
+)
 
 # What people end processes with; other signals tell of a fault.
 ENDING_SIGNALS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
@@ -45,13 +51,10 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CommandSpec:
-    """What is run, where, and for how long; `grace` is between SIGTERM and SIGKILL, in seconds."""
+    """What is run and for how long; `grace` is between SIGTERM and SIGKILL, in seconds."""
 
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    cwd: Path
+    program: Program
     timeout: float
-    marker: str
     grace: float
     stdin: bytes | None = None
     starter: Starter = PLAIN
@@ -69,7 +72,7 @@ class CommandEnding:
     usage: tuple[float, int] | None = None
 
 
-def argv_of(command: str, args: tuple[str, ...] | None) -> tuple[str, ...]:
+def argv_of(command: str, args: Sequence[str] | None) -> tuple[str, ...]:
     """The argument vector itself if there are `args`, else the shell with a line."""
     if args is not None:
         return (command, *args)
@@ -92,22 +95,17 @@ class Command:
         spec = self._spec
         started = time.monotonic()
         with _Pipe() as stdin, _Pipe() as stdout, _Pipe() as stderr:
+            descriptors = {1: stdout.writer, 2: stderr.writer}
             if spec.stdin is None:
                 stdin.close()
+            else:
+                descriptors[0] = stdin.reader
+            program = replace(spec.program, descriptors=descriptors)
             try:
-                child = ChildProcess.start(
-                    spec.argv,
-                    env=spec.env,
-                    cwd=spec.cwd,
-                    marker=spec.marker,
-                    stdin=stdin.reader,
-                    stdout=stdout.writer,
-                    stderr=stderr.writer,
-                    starter=spec.starter,
-                )
+                child = ChildProcess.start(program, spec.starter)
             except (OSError, ValueError) as error:
                 code = 127 if isinstance(error, FileNotFoundError) else 126
-                return CommandEnding(Outcome.ERROR, code, describe_refusal(spec.argv, error))
+                return CommandEnding(Outcome.ERROR, code, describe_refusal(program.argv, error))
             finally:
                 stdin.close_reader()
                 stdout.close_writer()

@@ -15,6 +15,7 @@ from kernelagent.concurrency import Disconnected, ends_first
 from kernelagent.errors import CommandLimit, ServiceClosing
 from kernelagent.observers import CommandEnded
 from kernelagent.outcome import Outcome
+from kernelagent.processes.process import Program
 from kernelagent.sandbox import Sandbox
 from kernelagent.text import utc_timestamp
 from kernelagent.web.streaming import CLIENT_LEFT
@@ -72,18 +73,15 @@ class CommandService:
         cwd = await sandbox.directory(request.workdir) or sandbox.workspace
         command_id = command_id or _new_id()
         logs.command_id.set(command_id)
-        args = None if request.args is None else tuple(request.args)
+        argv = argv_of(request.command, request.args)
         spec = CommandSpec(
-            argv_of(request.command, args),
-            sandbox.environment.of_process(request.env),
-            cwd,
+            Program(argv, sandbox.environment.of_process(request.env), cwd, command_id),
             min(request.timeout or _TIMEOUT, settings.max_timeout),
-            command_id,
             settings.interrupt_grace,
             None if request.stdin is None else request.stdin.encode(),
             sandbox.starter,
         )
-        shown = " ".join([request.command, *(args or ())])
+        shown = " ".join([request.command, *(request.args or ())])
         running = RunningCommand(command_id, shown, Command(spec, sink))
         # Others may have come meanwhile.
         self._check_room()

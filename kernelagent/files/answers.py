@@ -17,8 +17,8 @@ from kernelagent.errors import RangeNotSatisfiable
 from kernelagent.files import bulk
 from kernelagent.files.fs import names
 from kernelagent.files.fs.facts import etag
+from kernelagent.files.fs.open_file import OpenFile
 from kernelagent.files.fs.threads import FileThreads
-from kernelagent.files.service import OpenFile
 from kernelagent.text import utc_timestamp
 from kernelagent.web.errors import error_response
 from kernelagent.web.streaming import while_connected

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
 from functools import partial
 from posixpath import normpath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Query, Request
-from orjson import JSONDecodeError
-from pydantic import ValidationError
 from starlette.responses import Response
 
 from kernelagent.auth.tokens import FILES
-from kernelagent.errors import InvalidJson, InvalidRequest, MissingParameter
+from kernelagent.errors import InvalidJson, MissingParameter
 from kernelagent.files import bulk
 from kernelagent.files.answers import archive_answer, download_answer, read_answer
 from kernelagent.files.archives.writing import MEDIA_TYPES, archive
@@ -33,13 +30,12 @@ from kernelagent.files.models import (
     TransferRequest,
     UnpackResponse,
     WriteRequest,
-    read_mode,
 )
 from kernelagent.files.search.search import TextSearch
 from kernelagent.files.service import DIRECTORY_MODE, FileService
 from kernelagent.files.uploads import Form, Unpacking
+from kernelagent.files.writing import write
 from kernelagent.text import utc_timestamp
-from kernelagent.web.errors import validation_error
 from kernelagent.web.json import json_response
 from kernelagent.web.routing import ErrorResponse, feature_router
 from kernelagent.web.services import service_of
@@ -151,7 +147,7 @@ async def write_file(request: Request) -> Response:
         body = bytearray()
         async for chunk in Body(request.receive):
             body += chunk
-        path, size = await service.threads.run(partial(_write, service, body))
+        path, size = await write(service, body)
     return _changed(path, "the file was written", size)
 
 
@@ -160,42 +156,6 @@ def _check_json(request: Request) -> None:
     kind = kind.strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and "+json" in kind):
         raise InvalidJson("the body must be a JSON object, and declared as application/json")
-
-
-def _write(service: FileService, body: bytearray) -> tuple[str, int]:
-    """Write what a body asks for; the path and the size. Blocks."""
-    wanted, pieces = _read_write(body)
-    path = names.real(wanted.path)
-    mode = None if wanted.mode is None else int(wanted.mode, 8)
-    return path, service.write_now(path, pieces, mode, overwrite=wanted.overwrite is not False)
-
-
-def _read_write(body: bytearray) -> tuple[WriteRequest, Iterator[bytes]]:
-    """The request, and the pieces of what is to be written; raises ApiError."""
-    if not body:
-        raise MissingParameter("a JSON body is required")
-    place = None
-    small: bytes | bytearray = body
-    if len(body) > bulk.PIECE:
-        try:
-            small, place = bulk.cut_string(body, b"content")
-        except bulk.NotFlat:
-            small = body
-    try:
-        wanted = WriteRequest.model_validate_json(small)
-    except ValidationError as error:
-        raise validation_error(error.errors()) from None
-    text = iter((wanted.content,)) if place is None else _text_pieces(body, place)
-    if wanted.encoding == "base64":
-        return wanted, bulk.decoded_base64(text)
-    return wanted, bulk.encoded(text)
-
-
-def _text_pieces(body: bytearray, place: tuple[int, int]) -> Iterator[str]:
-    try:
-        yield from bulk.string_pieces(body, place)
-    except JSONDecodeError as error:
-        raise InvalidJson(f"the body is not valid JSON: {error.msg} in content") from None
 
 
 @router.get("/files/list", response_model=ListResponse)
@@ -337,14 +297,14 @@ async def upload_file(
     request: Request,
     path: Path = None,
     mode: Annotated[
-        str | None, Query(pattern=r"^[0-7]{1,4}$", description="Octal, as for /files/write")
+        str | None, Query(pattern=r"^0?[0-7]{1,3}$", description="Octal, as for /files/write")
     ] = None,
     overwrite: Annotated[bool, Query(description="Whether a file may be replaced")] = True,
 ) -> Response:
     """Take a file of any size by a form with the parts `file` and `path`, in any order."""
     service = _service(request)
     limit: int = request.app.state.settings.max_upload_bytes
-    bits = _read_mode(mode)
+    bits = None if mode is None else int(mode, 8)
     default = _path(request, path) if path else None
     with service.threads.operation():
         async with Body(request.receive) as body:
@@ -476,11 +436,3 @@ async def upload_archive(
             finally:
                 await unpacking.close()
     return _changed(done.path, "the archive was unpacked", done.size, entries=done.entries)
-
-
-def _read_mode(mode: str | None) -> int | None:
-    try:
-        read_mode(mode)
-    except ValueError as error:
-        raise InvalidRequest(f"mode: {error}") from None
-    return None if mode is None else int(mode, 8)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kernelagent.errors import DirectoryNotFound, InvalidPath, PathNotAllowed
-from kernelagent.files.archives.staging import ArchiveLimits
+from kernelagent.files.archives.staging import ArchiveLimits, Staging
 from kernelagent.files.fs import names
-from kernelagent.files.fs.draft import Draft, Sweeper, sync
-from kernelagent.files.fs.facts import describe, kind
+from kernelagent.files.fs.draft import Draft, Sweeper, sync, temporary_name
 from kernelagent.files.fs.failures import translated
+from kernelagent.files.fs.open_file import OpenFile
 from kernelagent.files.fs.paths import Identity, Place, Roots, make_directory, quoted, told
 from kernelagent.files.fs.threads import FileThreads
 from kernelagent.files.fs.transfer import copy_entry, move_entry
-from kernelagent.files.fs.tree import Entry, Omissions, remove_tree, walk
+from kernelagent.files.fs.tree import remove_tree
+from kernelagent.files.listing import Listing, describe_path, facts_at, list_directory
 from kernelagent.files.search.globs import Glob
 from kernelagent.files.search.search import TextSearch
 
@@ -31,49 +31,6 @@ T = TypeVar("T")
 
 DIRECTORY_MODE = 0o755
 FILE_MODE = 0o644
-
-
-class OpenFile:
-    """A file or directory that is open for reading, and what it was when it was opened."""
-
-    def __init__(self, descriptor: int, facts: os.stat_result, path: str) -> None:
-        self.descriptor = descriptor
-        self.facts = facts
-        self.path = path
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """May be repeated."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-
-    def pieces(self, start: int, size: int, longest: int) -> Iterator[bytes]:
-        """`size` bytes from `start` on; fewer if the file has become shorter."""
-        end = start + size
-        while start < end:
-            data = os.pread(self.descriptor, min(longest, end - start), start)
-            if not data:
-                return
-            start += len(data)
-            yield data
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """What is in a directory, or the first part of it."""
-
-    files: list[dict[str, Any]]
-    truncated: bool
-    skipped: int
 
 
 class FileService:
@@ -146,24 +103,20 @@ class FileService:
     async def list(self, path: str, *, recursive: bool, glob: str | None, limit: int) -> Listing:
         """What is in a directory, in the order of names."""
         pattern = None if glob is None else Glob(names.real(glob))
-        work = partial(self._list, path, recursive, pattern, limit)
+
+        def work() -> Listing:
+            directory = self.open_directory(path)
+            return list_directory(self.roots, directory, path, pattern, limit, recursive=recursive)
+
         return await self.run(path, work, long=recursive)
 
     async def look(self, path: str) -> dict[str, Any]:
         """What a path names, links followed; for a link also where it leads."""
-        return await self.run(path, partial(self._look, path))
+        return await self.run(path, partial(describe_path, self.roots, path))
 
     async def exists(self, path: str) -> os.stat_result | None:
         """What is there, if anything is that may be used."""
-
-        def work() -> os.stat_result | None:
-            try:
-                with self.roots.locate(path) as place:
-                    return place.facts()
-            except (OSError, InvalidPath, PathNotAllowed):
-                return None
-
-        return await self.threads.run(work)
+        return await self.threads.run(partial(facts_at, self.roots, path))
 
     async def remove(self, path: str, *, recursive: bool) -> int:
         """Remove a file, a link itself, or a directory; the size of what it was."""
@@ -274,6 +227,22 @@ class FileService:
             raise
         return place
 
+    def new_draft(self) -> Draft:
+        """Return a draft in the workspace, for a file whose path is not known yet; blocks."""
+        # By a name in it: the workspace itself may be seen as one in the directory above.
+        with self.locate_directory(temporary_name()) as place:
+            return Draft(place.directory)
+
+    def new_staging(self, place: Place) -> Staging:
+        """Return a directory to be filled unseen, for what is unpacked at `place`; blocks."""
+        staging = Staging(place, self.roots.is_closed, self.limits)
+        try:
+            self.sweeper.sweep(staging.parent)
+        except BaseException:
+            staging.discard()
+            raise
+        return staging
+
     def is_directory(self, path: str) -> bool:
         """Whether there is a directory already; blocks."""
         try:
@@ -298,54 +267,6 @@ class FileService:
             mode=FILE_MODE if mode is None else mode,
             overwrite=overwrite,
         )
-
-    def _list(self, path: str, recursive: bool, pattern: Glob | None, limit: int) -> Listing:
-        base = self.roots.absolute(path).rstrip("/") + "/"
-        omissions = Omissions()
-        files: list[dict[str, Any]] = []
-        directory = self.open_directory(path)
-        entries = walk(directory, self.roots.is_closed, omissions, recursive=recursive)
-        with contextlib.closing(entries):  # type: ignore[type-var]
-            for entry in entries:
-                if pattern is not None and not pattern.matches(entry.path):
-                    continue
-                if len(files) == limit:
-                    return Listing(files, True, omissions.count)
-                files.append(self._describe(base, entry))
-        return Listing(files, False, omissions.count)
-
-    def _describe(self, base: str, entry: Entry) -> dict[str, Any]:
-        path = base + entry.path
-        if not entry.is_link:
-            return describe(path, entry.facts)
-        target, leads_to = None, None
-        with contextlib.suppress(OSError, PathNotAllowed, InvalidPath):
-            target = entry.target()
-            with self.roots.locate(path) as place:
-                leads_to = place.facts()
-        return describe(path, entry.facts, target=target, leads_to=leads_to)
-
-    def _look(self, path: str) -> dict[str, Any]:
-        with self.roots.locate(path, follow=False) as place:
-            facts = place.facts()
-            target = None
-            if stat.S_ISLNK(facts.st_mode):
-                target = os.readlink(place.name, dir_fd=place.directory)
-        leads_to = None
-        if target is not None:
-            with (
-                contextlib.suppress(OSError, PathNotAllowed, InvalidPath),
-                self.roots.locate(path) as place,
-            ):
-                leads_to = place.facts()
-        shown = self.roots.absolute(path)
-        described = describe(shown, facts, target=target, leads_to=leads_to)
-        return {
-            **described,
-            "type": kind(facts),
-            "links": facts.st_nlink,
-            "facts": leads_to or facts,
-        }
 
     def _remove(self, path: str, *, recursive: bool) -> int:
         with self.roots.locate(path, follow=False) as place:
@@ -400,7 +321,7 @@ class FileService:
                 self._spare_protected(source, facts)
             if destination.endswith("/"):
                 destination += place.name
-            with self._located(destination) as target, translated(destination):
+            with translated(destination), self.locate_new(destination) as target:
                 try:
                     if overwrite:
                         self._spare_replaced(target)
@@ -415,10 +336,6 @@ class FileService:
             facts = target.facts()
             if stat.S_ISDIR(facts.st_mode):
                 self._spare_protected(target.path, facts)
-
-    def _located(self, destination: str) -> Place:
-        with translated(destination):
-            return self.locate_new(destination)
 
     def _search(self, path: str, wanted: TextSearch) -> None:
         try:

@@ -18,7 +18,7 @@ from kernelagent.files.archives.tar import Reader, read_gzip, read_tar
 from kernelagent.files.archives.zips import read_zip
 from kernelagent.files.body import Body
 from kernelagent.files.fs import names
-from kernelagent.files.fs.draft import Draft, temporary_name
+from kernelagent.files.fs.draft import Draft
 from kernelagent.files.fs.paths import Place
 from kernelagent.files.service import DIRECTORY_MODE, FileService
 
@@ -103,7 +103,7 @@ class Form:
         """Let go of what was not stored; may be repeated."""
         if self._draft is not None:
             draft, self._draft = self._draft, None
-            await self._service.threads.run(draft.discard)
+            await self._service.run(".", draft.discard)
 
     def _take(self, event: MultipartSegment | bytes | bytearray | None) -> None:
         if isinstance(event, MultipartSegment):
@@ -145,11 +145,7 @@ class Form:
 
     def _write(self, data: bytearray) -> None:
         if self._draft is None:
-            # By a name in it: the workspace itself may be seen as one in the directory above.
-            inside = temporary_name()
-            with self._service.roots.locate(inside, make_mode=DIRECTORY_MODE) as place:
-                self._service.sweeper.sweep(place.directory)
-                self._draft = Draft(place.directory)
+            self._draft = self._service.new_draft()
         self._draft.write(data)
 
     def _asked(self, default: str | None) -> str:
@@ -205,6 +201,7 @@ class Unpacking:
 
     def __init__(self, service: FileService, path: str, kind: str | None, limit: int) -> None:
         self._service = service
+        self._limits = service.limits
         self._path = path
         self._kind = kind
         self._limit = limit
@@ -235,15 +232,14 @@ class Unpacking:
 
     async def close(self) -> None:
         """Remove what is not at its place; may be repeated."""
-        await self._service.threads.run(self._close, long=True)
+        await self._run(self._close, long=True)
 
     async def _run(self, work: Callable[[], T], *, long: bool = False) -> T:
         return await self._service.run(self._path, work, long=long)
 
     def _open(self) -> None:
         self._place = self._service.locate_directory(self._path)
-        self._staging = Staging(self._place, self._service.roots.is_closed, self._service.limits)
-        self._service.sweeper.sweep(self._staging.parent)
+        self._staging = self._service.new_staging(self._place)
 
     def _take(self, data: bytes) -> None:
         if self._reader is None and self._draft is None:
@@ -267,7 +263,7 @@ class Unpacking:
         self._reader = read_tar(staging)
         next(self._reader)
         if kind == "tar.gz":
-            self._reader = read_gzip(self._reader, self._service.limits.ratio)
+            self._reader = read_gzip(self._reader, self._limits.ratio)
             next(self._reader)
         return data
 
@@ -285,7 +281,7 @@ class Unpacking:
             self._pass_on(self._begin())
         if self._draft is not None:
             with os.fdopen(os.dup(self._draft.file), "rb") as file:
-                read_zip(file, staging, self._service.limits)
+                read_zip(file, staging, self._limits)
         elif self._reader is not None:
             with contextlib.suppress(StopIteration):
                 self._reader.send(None)

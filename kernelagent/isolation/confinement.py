@@ -154,7 +154,7 @@ class Confinement:
             given.append(terminal)
             if self.owner is not None:
                 os.fchown(terminal, *self.owner)
-        request = request_of(program.argv, program.env, program.cwd, numbers, index)
+        request = request_of(program, numbers, index)
         if self._spawner is not None:
             try:
                 return self._spawner.start(request, given)

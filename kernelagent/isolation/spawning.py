@@ -19,6 +19,7 @@ from pathlib import Path
 import kernelagent
 from kernelagent.isolation.begin import FAILED, STARTED
 from kernelagent.isolation.spawner import Layer, Orders, Request, pack
+from kernelagent.processes.process import Program
 
 log = logging.getLogger(__name__)
 
@@ -221,20 +222,18 @@ def candidates(program: str, env: Mapping[str, str]) -> list[bytes]:
     return [os.path.join(os.fsencode(folder), name) for folder in os.get_exec_path(env)]  # noqa: PTH118
 
 
-def request_of(
-    argv: Sequence[str], env: Mapping[str, str], cwd: Path, numbers: Sequence[int], terminal: int
-) -> Request:
+def request_of(program: Program, numbers: Sequence[int], terminal: int) -> Request:
     """What `Spawner.start` takes; raises ValueError for what the system cannot take."""
-    variables = []
+    env, variables = program.variables, []
     for name, value in env.items():
         encoded = os.fsencode(name)
         if b"=" in encoded:
             raise ValueError("illegal environment variable name")
         variables.append(encoded + b"=" + os.fsencode(value))
     request = Request(
-        os.fsencode(cwd),
-        candidates(argv[0], env),
-        [os.fsencode(argument) for argument in argv],
+        os.fsencode(program.cwd),
+        candidates(program.argv[0], env),
+        [os.fsencode(argument) for argument in program.argv],
         variables,
         list(numbers),
         terminal,

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
-from kernelagent.commands.command import Command, CommandSpec, argv_of
-from kernelagent.jobs.job import JobEnding, JobRequest
+from kernelagent.commands.command import Command, CommandSpec
+from kernelagent.jobs.job import JobEnding
 from kernelagent.jobs.log import JobLog
-from kernelagent.processes.process import Starter
 
 
 class CommandWork:
     """One job's command: `go` once, `stop` at any time."""
 
-    def __init__(
-        self,
-        request: JobRequest,
-        log: JobLog,
-        *,
-        env: Mapping[str, str],
-        cwd: Path,
-        marker: str,
-        grace: float,
-        starter: Starter,
-    ) -> None:
-        argv = argv_of(request.command, request.args)
-        spec = CommandSpec(argv, env, cwd, request.timeout, marker, grace, starter=starter)
+    def __init__(self, spec: CommandSpec, log: JobLog) -> None:
         self._log = log
         self._command = Command(spec, log)
 

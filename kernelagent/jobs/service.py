@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from kernelagent import logs
+from kernelagent.commands.command import CommandSpec, argv_of
 from kernelagent.concurrency import Loop
 from kernelagent.errors import ApiError, IdempotencyConflict, JobLimit, ServiceClosing
 from kernelagent.jobs.archive import JobArchive
@@ -24,6 +25,7 @@ from kernelagent.jobs.job import Job, JobEnding, JobKind, JobRequest, new_job
 from kernelagent.jobs.log import Gap, JobLog, Record
 from kernelagent.observers import JobEnded
 from kernelagent.outcome import JobStatus, Outcome
+from kernelagent.processes.process import Program
 from kernelagent.processes.usage import tree_usage
 from kernelagent.sessions.engine import Engine
 from kernelagent.webhooks.webhook import Webhook
@@ -284,15 +286,16 @@ class JobService:
         engine, request = self._engine, live.request
         if request.kind is JobKind.CODE:
             return CodeWork(engine, request, live.log, live.job.execution_id)
-        return CommandWork(
-            request,
-            live.log,
-            env=engine.sandbox.environment.of_process(request.env),
-            cwd=await engine.sandbox.directory(request.workdir) or engine.sandbox.workspace,
-            marker=live.job.id,
-            grace=engine.settings.interrupt_grace,
-            starter=engine.sandbox.starter,
+        sandbox = engine.sandbox
+        program = Program(
+            argv_of(request.command, request.args),
+            sandbox.environment.of_process(request.env),
+            await sandbox.directory(request.workdir) or sandbox.workspace,
+            live.job.id,
         )
+        grace = engine.settings.interrupt_grace
+        spec = CommandSpec(program, request.timeout, grace, starter=sandbox.starter)
+        return CommandWork(spec, live.log)
 
     def _stop(self, live: LiveJob, reason: str) -> None:
         live.kill_reason = live.kill_reason or reason

@@ -15,7 +15,7 @@ from typing import Any
 
 from kernelagent.jupyter.forking import ForkChannel, ForkSource, Statuses
 from kernelagent.jupyter.languages import Language
-from kernelagent.processes.process import PLAIN, ChildProcess, Starter
+from kernelagent.processes.process import PLAIN, ChildProcess, Program, Starter
 
 log = logging.getLogger(__name__)
 
@@ -59,15 +59,15 @@ class Generation:
         self.hello: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.channel, theirs = ForkChannel.pair(on_message=self._take, on_lost=self._lose)
         try:
-            self.process = ChildProcess.start(
+            program = Program(
                 [*spec.language.fork_command(theirs), *spec.preload],
-                env=_environment(spec),
-                cwd=spec.cwd,
+                _environment(spec),
+                spec.cwd,
                 # A forked process writes its own mark over this one, which is as long.
                 marker=uuid.uuid4().hex[:16],
-                pass_fds=(theirs,),
-                starter=spec.starter,
+                descriptors={theirs: theirs},
             )
+            self.process = ChildProcess.start(program, spec.starter)
         except BaseException:
             self.channel.close()
             raise

@@ -16,7 +16,7 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from kernelagent.jupyter.connection import CHANNELS, Endpoint
 from kernelagent.jupyter.forking import ForkSource
 from kernelagent.jupyter.memory import KernelMemory
-from kernelagent.processes.process import ChildProcess, ExitStatus, RunningProcess
+from kernelagent.processes.process import ChildProcess, ExitStatus, Program, RunningProcess
 
 # traitlets gives the base class an untyped metaclass.
 _Base: Any = KernelProvisionerBase
@@ -68,13 +68,8 @@ class PlainProvisioner(_Base):  # type: ignore[misc]
         """Start `cmd` with `env` in directory `cwd`, limited by `memory`; raises OSError."""
         # The kernel ends with us: ours by the parent-death signal, others by polling.
         env = {**kwargs["env"], "JPY_PARENT_PID": str(os.getpid())}
-        self.child = ChildProcess.start(
-            cmd,
-            env=env,
-            cwd=Path(kwargs["cwd"]),
-            marker=self.kernel_id,
-            starter=kwargs["starter"],
-        )
+        program = Program(cmd, env, Path(kwargs["cwd"]), self.kernel_id)
+        self.child = ChildProcess.start(program, kwargs["starter"])
         await kwargs["memory"].admit(self.child.pid)
         info: KernelConnectionInfo = kwargs.get("connection_info", {})
         return info

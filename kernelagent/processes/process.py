@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -177,16 +177,26 @@ class RunningProcess:
 class Program:
     """A program to be started in a session of its own.
 
-    `descriptors` are ours by the numbers that they have in the child; of stdin, stdout and stderr
-    those that are not given are the null device. `terminal`, one of them, becomes its controlling
-    terminal.
+    `marker` finds it and all its descendants again. `descriptors` are ours by the numbers that they
+    have in the child; of stdin, stdout and stderr those that are not given are the null device.
+    `terminal`, one of them, becomes its controlling terminal.
     """
 
     argv: Sequence[str]
     env: Mapping[str, str]
     cwd: Path
-    descriptors: Mapping[int, int]
+    marker: str
+    descriptors: Mapping[int, int] = field(default_factory=dict)
     terminal: int | None = None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Its whole environment."""
+        return {**self.env, MARKER: self.marker}
+
+    def on_terminal(self, terminal: int) -> Program:
+        """Return this program on `terminal`, the program's end of a pseudo-terminal."""
+        return replace(self, descriptors=dict.fromkeys(range(3), terminal), terminal=terminal)
 
 
 class Starter(Protocol):
@@ -219,7 +229,7 @@ class _PlainStarter:
             stdin=descriptors.get(0, subprocess.DEVNULL),
             stdout=descriptors.get(1, subprocess.DEVNULL),
             stderr=descriptors.get(2, subprocess.DEVNULL),
-            env=program.env,
+            env=program.variables,
             # Errors name it as it is told here.
             cwd=str(program.cwd),
             start_new_session=not has_terminal,
@@ -244,43 +254,21 @@ class ChildProcess(RunningProcess):
         super().__init__(pid, os.pidfd_open(pid), stderr_fd, marker)
 
     @classmethod
-    def start(
-        cls,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str],
-        cwd: Path,
-        marker: str,
-        pass_fds: Sequence[int] = (),
-        stdin: int = -1,
-        stdout: int = subprocess.DEVNULL,
-        stderr: int = subprocess.PIPE,
-        terminal: int | None = None,
-        starter: Starter = PLAIN,
-    ) -> ChildProcess:
-        """Start `argv` as the leader of a new session; raises OSError, ValueError.
+    def start(cls, program: Program, starter: Starter = PLAIN) -> ChildProcess:
+        """Start `program` as the leader of a new session; raise OSError, ValueError.
 
-        Without descriptors for them, stdin (-1 is none) and stdout are the null device, and of
-        stderr the last 16 KiB are kept. `terminal`, the program's end of a pseudo-terminal, becomes
-        all three and the session's controlling terminal. Called on the loop's own thread: the child
-        may ask to be killed when the thread that started it ends.
+        The last 16 KiB of stderr are kept if the program has no descriptor for it. Called on the
+        loop's own thread: the child may ask to be killed when the thread that started it ends.
         """
-        if terminal is not None:
-            stdin = stdout = stderr = terminal
-        descriptors = {number: number for number in pass_fds}
-        given = {0: stdin, 1: stdout, 2: stderr}
-        descriptors |= {
-            number: descriptor for number, descriptor in given.items() if descriptor >= 0
-        }
         stderr_fd = far_stderr = -1
-        if stderr == subprocess.PIPE:
+        if 2 not in program.descriptors:
             stderr_fd, far_stderr = os.pipe2(os.O_CLOEXEC)
-            descriptors[2] = far_stderr
+            program = replace(program, descriptors={**program.descriptors, 2: far_stderr})
         try:
             floor = starter.floor
-            pid = starter.start(Program(argv, {**env, MARKER: marker}, cwd, descriptors, terminal))
+            pid = starter.start(program)
             try:
-                return cls(pid, stderr_fd, marker, floor)
+                return cls(pid, stderr_fd, program.marker, floor)
             except BaseException:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)

@@ -20,6 +20,7 @@ from kernelagent.errors import (
     TerminalNotFound,
     TerminalStartFailed,
 )
+from kernelagent.processes.process import Program
 from kernelagent.sandbox import Sandbox
 from kernelagent.terminals.models import CreateTerminal
 from kernelagent.terminals.terminal import Terminal, TerminalSpec
@@ -107,8 +108,7 @@ class TerminalService:
     ) -> TerminalSpec:
         sandbox = self.sandbox
         cwd = await sandbox.directory(wanted.workdir) or sandbox.workspace
-        args = None if wanted.args is None else tuple(wanted.args)
-        argv = (_shell(),) if wanted.command is None else argv_of(wanted.command, args)
+        argv = (_shell(),) if wanted.command is None else argv_of(wanted.command, wanted.args)
         variables = self._environment(wanted.env or {})
         if not await asyncio.to_thread(_exists, argv[0], variables, cwd):
             raise TerminalStartFailed(f"{argv[0]} is no program, or none that may be run")
@@ -116,9 +116,7 @@ class TerminalService:
         return TerminalSpec(
             terminal_id,
             wanted.id or terminal_id,
-            argv,
-            variables,
-            cwd,
+            Program(argv, variables, cwd, terminal_id),
             wanted.cols,
             wanted.rows,
             sandbox.settings.interrupt_grace,

@@ -7,13 +7,19 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from kernelagent.errors import InvalidRequest, TerminalInputFull, TerminalStartFailed
-from kernelagent.processes.process import PLAIN, ChildProcess, ExitStatus, Starter, describe_refusal
+from kernelagent.processes.process import (
+    PLAIN,
+    ChildProcess,
+    ExitStatus,
+    Program,
+    Starter,
+    describe_refusal,
+)
 from kernelagent.terminals.pty import Pty
 from kernelagent.terminals.scrollback import Scrollback
 
@@ -48,9 +54,7 @@ class TerminalSpec:
 
     id: str
     name: str
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    cwd: Path
+    program: Program
     cols: int
     rows: int
     grace: float
@@ -143,19 +147,12 @@ class Terminal:
                 f"the system has no terminal left: {error.strerror}"
             ) from error
         try:
-            child = ChildProcess.start(
-                spec.argv,
-                env=spec.env,
-                cwd=spec.cwd,
-                marker=spec.id,
-                terminal=pty.program_end,
-                starter=spec.starter,
-            )
-        except (OSError, ValueError) as error:
+            child = ChildProcess.start(spec.program.on_terminal(pty.program_end), spec.starter)
+        except BaseException as error:
             pty.close()
-            raise TerminalStartFailed(describe_refusal(spec.argv, error)) from error
-        except BaseException:
-            pty.close()
+            if isinstance(error, OSError | ValueError):
+                reason = describe_refusal(spec.program.argv, error)
+                raise TerminalStartFailed(reason) from error
             raise
         return cls(spec, pty, child, on_end)
 

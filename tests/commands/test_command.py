@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from kernelagent.commands import command as module
 from kernelagent.commands.command import Command, CommandSpec
 from kernelagent.outcome import Outcome
-from kernelagent.processes.process import kill_marked
+from kernelagent.processes.process import Program, kill_marked
 from tests.waiting import PATIENCE, until
 
 # More than a sink takes before it is waited for; and what fits into the pipe after that.
@@ -41,10 +42,9 @@ class SlowSink:
 
 
 def spec_of(tmp_path: Path, program: str, *, timeout: float = PATIENCE) -> CommandSpec:
-    env = dict(os.environ)
-    return CommandSpec(
-        (sys.executable, "-c", program), env, tmp_path, timeout, uuid.uuid4().hex[:16], 0.5
-    )
+    argv = (sys.executable, "-c", program)
+    marker = uuid.uuid4().hex[:16]
+    return CommandSpec(Program(argv, dict(os.environ), tmp_path, marker), timeout, 0.5)
 
 
 def printing(size: int) -> str:
@@ -91,6 +91,7 @@ async def test_who_keeps_the_pipe_does_not_keep_the_command(tmp_path: Path) -> N
     program = """if True:
         import os, sys, time
         print("said", flush=True)
+        begun, closed_by_execve = os.pipe()
         if os.fork() == 0:
             os.setsid()
             if os.fork() == 0:
@@ -98,10 +99,14 @@ async def test_who_keeps_the_pipe_does_not_keep_the_command(tmp_path: Path) -> N
                     "import time; time.sleep(600)"], {"LEFT": sys.argv[1]})
             os._exit(0)
         os.wait()
+        # Until then it has our mark.
+        os.close(closed_by_execve)
+        os.read(begun, 1)
     """
     mark = uuid.uuid4().hex
     spec = spec_of(tmp_path, program)
-    spec = CommandSpec((*spec.argv, mark), spec.env, spec.cwd, PATIENCE, spec.marker, spec.grace)
+    marked = replace(spec.program, argv=(*spec.program.argv, mark))
+    spec = replace(spec, program=marked)
     sink = SlowSink()
     try:
         ending = await asyncio.wait_for(Command(spec, sink).go(lambda _: None), PATIENCE)

@@ -6,11 +6,18 @@ import asyncio
 import base64
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kernelagent.files import bulk
+from kernelagent.files.fs import threads
 from tests.files.conftest import WRITE_LIMIT, Files
+from tests.servers import serving_in_process
+from tests.waiting import PATIENCE
 
 TEXT = 'line "one"\nzwei \\ drei é € 😀\0\x01\u2028 end'
 
@@ -181,3 +188,31 @@ async def test_more_than_the_settings_allow_is_refused(files: Files) -> None:
     with threads.operation():
         assert await threads.run(lambda: 1) == 1
     await threads.close()
+
+
+def test_a_large_write_keeps_no_short_work_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+    cut_string = bulk.cut_string
+
+    def cut_later(*arguments: Any) -> Any:
+        begun.set()
+        assert may_go_on.wait(PATIENCE)
+        return cut_string(*arguments)
+
+    monkeypatch.setattr(bulk, "cut_string", cut_later)
+    monkeypatch.setattr(threads, "QUICK_THREADS", 1)
+    large = {"path": "large", "content": "x" * (bulk.PIECE + 1)}
+    with (
+        serving_in_process(tmp_path, pool_idle=0, fork_server=False) as server,
+        ThreadPoolExecutor(1) as client,
+    ):
+        try:
+            write = client.submit(server.request, "POST", "/files/write", json=large)
+            assert begun.wait(PATIENCE)
+            answer = server.request("GET", "/files/exists", params={"path": "large"})
+            assert answer.json()["exists"] is False
+        finally:
+            may_go_on.set()
+        assert write.result().json()["size"] == bulk.PIECE + 1

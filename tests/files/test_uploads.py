@@ -76,6 +76,14 @@ async def test_where_it_goes(files: Files) -> None:
     assert (files.workspace / "query").read_text() == "q"
 
 
+@pytest.mark.parametrize("mode", ["", "8", "0o644", "1777", "00644"])
+async def test_bad_modes(files: Files, mode: str) -> None:
+    options = {"content": form(part("file", b"x", "name")), "headers": kind()}
+    options["params"] = {"mode": mode}
+    await files.refused("POST", "/files/upload", 400, "INVALID_REQUEST", **options)
+    assert list(files.workspace.iterdir()) == []
+
+
 GOOD = part("file", b"content", "name")
 
 

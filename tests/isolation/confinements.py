@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from kernelagent.isolation.confinement import Confinement, Needs
-from kernelagent.processes.process import ChildProcess, Starter
+from kernelagent.processes.process import ChildProcess, Program, Starter
 
 ENV = {"PATH": os.defpath}
 
@@ -34,9 +34,8 @@ async def output_of(
     """What a program prints, which ends well."""
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb") as pipe:
-        child = ChildProcess.start(
-            argv, env=env, cwd=cwd, marker="test", stdout=writer, starter=starter
-        )
+        program = Program(argv, env, cwd, "test", descriptors={1: writer})
+        child = ChildProcess.start(program, starter)
         os.close(writer)
         printed = await asyncio.to_thread(pipe.read)
     status = await child.exited

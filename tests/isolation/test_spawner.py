@@ -20,7 +20,7 @@ from kernelagent.isolation.confinement import Confinement
 from kernelagent.isolation.spawner import MISSING, Request, pack, unpack
 from kernelagent.isolation.spawning import Spawner
 from kernelagent.processes.environment import Environment
-from kernelagent.processes.process import PLAIN, ChildProcess
+from kernelagent.processes.process import PLAIN, ChildProcess, Program
 from kernelagent.settings import Settings
 from tests.isolation.confinements import ENV, NEEDS, children, output_of, spawner_of
 from tests.waiting import PATIENCE, wait_until
@@ -141,9 +141,7 @@ async def test_a_process_that_is_stopped_before_its_program_is_given_up_at_once(
 
 
 async def test_processes_outlive_the_spawner_that_made_them(confinement: Confinement) -> None:
-    child = ChildProcess.start(
-        ["sleep", "60"], env=ENV, cwd=Path("/"), marker="test", starter=confinement
-    )
+    child = ChildProcess.start(Program(["sleep", "60"], ENV, Path("/"), "test"), confinement)
     next(c for c in children() if c.pid != child.pid).kill()
     await output_of(confinement, "true")
     assert child.running
@@ -239,7 +237,7 @@ async def test_what_cannot_be_started_is_told_as_if_we_had_tried(
     told = []
     for starter in (PLAIN, confinement):
         with pytest.raises((OSError, ValueError)) as caught:
-            ChildProcess.start(argv, env=env, cwd=Path(cwd), marker="test", starter=starter)
+            ChildProcess.start(Program(argv, env, Path(cwd), "test"), starter)
         error = caught.value
         told.append((type(error), str(error), getattr(error, "filename", None)))
     assert told[0] == told[1]
@@ -257,15 +255,9 @@ async def test_a_process_has_its_descriptors_and_no_other(confinement: Confineme
     found = []
     for starter in (PLAIN, confinement):
         reader, writer = os.pipe()
-        child = ChildProcess.start(
-            ["/usr/bin/env", "python3", "-c", line],
-            env=ENV,
-            cwd=Path("/"),
-            marker="test",
-            stdout=writer,
-            pass_fds=numbers,
-            starter=starter,
-        )
+        descriptors = {1: writer, **dict(zip(numbers, numbers, strict=True))}
+        argv = ["/usr/bin/env", "python3", "-c", line]
+        child = ChildProcess.start(Program(argv, ENV, Path("/"), "test", descriptors), starter)
         os.close(writer)
         found.append(os.read(reader, 10_000))
         os.close(reader)
@@ -284,14 +276,9 @@ async def test_signals_are_as_a_program_expects_them(confinement: Confinement) -
 async def test_a_terminal_becomes_the_controlling_one(confinement: Confinement) -> None:
     for starter in (PLAIN, confinement):
         main, terminal = pty.openpty()
-        child = ChildProcess.start(
-            ["sh", "-c", "tty; ps -o tpgid= -p $$; echo $$; exit 7"],
-            env=ENV,
-            cwd=Path("/"),
-            marker="test",
-            terminal=terminal,
-            starter=starter,
-        )
+        argv = ["sh", "-c", "tty; ps -o tpgid= -p $$; echo $$; exit 7"]
+        program = Program(argv, ENV, Path("/"), "test").on_terminal(terminal)
+        child = ChildProcess.start(program, starter)
         name = os.ttyname(terminal)
         os.close(terminal)
         assert (await child.exited).code == 7
@@ -304,13 +291,8 @@ async def test_a_terminal_becomes_the_controlling_one(confinement: Confinement) 
 
 
 async def test_usage_is_that_of_the_program(confinement: Confinement) -> None:
-    child = ChildProcess.start(
-        ["python3", "-c", "x = bytearray(200 << 20); sum(range(3_000_000))"],
-        env=ENV,
-        cwd=Path("/"),
-        marker="test",
-        starter=confinement,
-    )
+    argv = ["python3", "-c", "x = bytearray(200 << 20); sum(range(3_000_000))"]
+    child = ChildProcess.start(Program(argv, ENV, Path("/"), "test"), confinement)
     await child.exited
     assert child.usage is not None
     seconds, memory = child.usage

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +17,14 @@ import pytest
 
 from kernelagent.isolation.confinement import Confinement, Needs
 from kernelagent.processes.environment import Environment
-from kernelagent.processes.process import PLAIN, ChildProcess, ExitStatus, Starter, kill_marked
+from kernelagent.processes.process import (
+    PLAIN,
+    ChildProcess,
+    ExitStatus,
+    Program,
+    Starter,
+    kill_marked,
+)
 from kernelagent.processes.usage import resident_memory, tree_memory
 from kernelagent.settings import Settings
 from tests.waiting import until
@@ -59,9 +65,7 @@ async def start(tmp_path: Path, starter: Starter) -> AsyncIterator[Start]:
     def start(code: str, *, marker: str = "") -> ChildProcess:
         argv = [sys.executable, "-S", "-c", SAY + code]
         marker = marker or uuid.uuid4().hex
-        child = ChildProcess.start(
-            argv, env=dict(os.environ), cwd=tmp_path, marker=marker, starter=starter
-        )
+        child = ChildProcess.start(Program(argv, dict(os.environ), tmp_path, marker), starter)
         children.append(child)
         return child
 
@@ -295,14 +299,16 @@ async def test_a_process_that_closes_its_stderr_is_followed_to_its_end(start: St
 
 
 async def test_a_start_that_fails_leaves_nothing(tmp_path: Path, starter: Starter) -> None:
-    start = partial(ChildProcess.start, env={}, marker="x", starter=starter)
+    def start(program: str | Path, cwd: Path) -> None:
+        ChildProcess.start(Program([str(program)], {}, cwd, "x"), starter)
+
     descriptors, children = open_descriptors(), children_of_ours()
     with pytest.raises(FileNotFoundError):
-        start([str(tmp_path / "missing")], cwd=tmp_path)
+        start(tmp_path / "missing", tmp_path)
     with pytest.raises(FileNotFoundError):
-        start([sys.executable], cwd=tmp_path / "missing")
+        start(sys.executable, tmp_path / "missing")
     with pytest.raises(PermissionError):
-        start([str(tmp_path)], cwd=tmp_path)
+        start(tmp_path, tmp_path)
     assert (open_descriptors(), children_of_ours()) == (descriptors, children)
 
 
@@ -315,7 +321,7 @@ async def test_a_process_that_cannot_be_watched_is_not_left_running(
     descriptors, children = open_descriptors(), children_of_ours()
     monkeypatch.setattr(os, "pidfd_open", no_descriptors)
     with pytest.raises(OSError, match="Too many"):
-        ChildProcess.start(["/bin/sleep", "60"], env={}, cwd=tmp_path, marker="x", starter=starter)
+        ChildProcess.start(Program(["/bin/sleep", "60"], {}, tmp_path, "x"), starter)
     assert (open_descriptors(), children_of_ours()) == (descriptors, children)
 
 
@@ -387,13 +393,10 @@ async def test_a_terminal_of_its_own(tmp_path: Path) -> None:
     ours, theirs = os.openpty()
     try:
         code = "say('tty', os.ttyname(os.open('/dev/tty', os.O_RDWR))); say('out', os.isatty(1))"
-        child = ChildProcess.start(
-            [sys.executable, "-S", "-c", SAY + code + "\nprint(os.tcgetpgrp(0) == os.getpid())"],
-            env=dict(os.environ),
-            cwd=tmp_path,
-            marker=uuid.uuid4().hex,
-            terminal=theirs,
-        )
+        code = SAY + code + "\nprint(os.tcgetpgrp(0) == os.getpid())"
+        argv = [sys.executable, "-S", "-c", code]
+        program = Program(argv, dict(os.environ), tmp_path, uuid.uuid4().hex)
+        child = ChildProcess.start(program.on_terminal(theirs))
         try:
             assert (await child.exited).code == 0
             assert os.read(ours, 100) == b"True\r\n"

@@ -94,3 +94,26 @@ def client(host: Host, variant: Variant) -> Iterator[Client]:
         except BaseException:
             host.give_up()
             raise
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["forked", "plain"])
+def lean_host(
+    request: pytest.FixtureRequest,
+    preload: tuple[str, ...] | None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Host]:
+    """An engine on lean kernels, forked and plain ones in turn."""
+    variant = Variant(lean=True, forked=request.param)
+    with hosting(tmp_path_factory.mktemp("engine"), variant, preload=preload) as running:
+        yield running
+
+
+@pytest.fixture
+def lean_client(lean_host: Host) -> Iterator[Client]:
+    """A client of the shared lean kernel, which must be as it was afterwards."""
+    with connected(lean_host.shared()) as connection:
+        connection.run("state = 42")
+        yield connection
+        cell = connection.run("print(state)")
+        assert (cell.text(), cell.outputs) == ("42\n", ["stdout: 42\n"])
+        assert connection.silent_on("shell")

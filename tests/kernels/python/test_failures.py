@@ -8,28 +8,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernels.python.protocol import Client, Host, Variant, connected, hosting
+from tests.kernels.python.protocol import Client, Variant, connected, hosting
 from tests.kernels.python.sweeping import fault_of
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["forked", "plain"])
-def host(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Host]:
-    """An engine on lean kernels, forked and plain ones in turn."""
-    workspace = tmp_path_factory.mktemp("workspace")
-    with hosting(workspace, Variant(lean=True, forked=request.param)) as running:
-        yield running
+@pytest.fixture(scope="module")
+def preload() -> tuple[str, ...] | None:
+    """As it is used."""
+    return None
 
 
 @pytest.fixture
-def client(host: Host) -> Iterator[Client]:
-    """A client of the shared kernel, which must be as it was afterwards."""
-    with connected(host.shared()) as connection:
-        connection.run("state = 42")
-        yield connection
-        cell = connection.run("print(state)")
-        assert (cell.text(), cell.outputs) == ("42\n", ["stdout: 42\n"])
+def client(lean_client: Client) -> Client:
+    """The client of these tests."""
+    return lean_client
 
 
 @pytest.fixture(scope="module")

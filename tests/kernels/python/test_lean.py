@@ -21,21 +21,10 @@ from kernelagent_python.lean.streams import LeanStream
 from tests.kernels.python.protocol import LIMIT, Client, Host, Variant, connected, hosting
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["forked", "plain"])
-def host(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Host]:
-    """An engine on lean kernels, forked and plain ones in turn."""
-    workspace = tmp_path_factory.mktemp("workspace")
-    with hosting(workspace, Variant(lean=True, forked=request.param), preload=()) as running:
-        yield running
-
-
 @pytest.fixture
-def client(host: Host) -> Iterator[Client]:
+def client(lean_host: Host) -> Iterator[Client]:
     """A client of a kernel that nobody else uses."""
-    kernel = host.start()
-    with connected(kernel) as connection:
+    with connected(lean_host.start()) as connection:
         yield connection
         assert connection.run("pass").reply.content["status"] == "ok"
 
