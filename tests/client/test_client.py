@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from kernelagent.client import AsyncClient, ServiceError, ServiceUnreachable
-from kernelagent.client.shared import is_loopback
+from kernelagent.client.shared import is_loopback, read_answer
 from tests.client.conftest import Connect
 
 
@@ -95,3 +95,7 @@ def test_loopback_urls() -> None:
         assert is_loopback(url)
     for url in ("http://10.0.0.1", "http://localhost.example.org", "nonsense", "http://[broken"):
         assert not is_loopback(url)
+
+
+def test_an_answer_without_content_says_nothing() -> None:
+    assert read_answer("http://127.0.0.1", httpx.Response(204)) == {}
