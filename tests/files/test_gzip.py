@@ -44,6 +44,8 @@ def test_members_follow_each_other_and_zeros_the_last(piece: int) -> None:
         (gzip.compress(b"one")[:-4], "cut off"),
         (b"", "cut off"),
     ],
+    # The data has the time in it, and each worker its own.
+    ids=["no gzip", "rubbish behind", "cut off", "nothing"],
 )
 def test_what_is_not_whole_is_refused(data: bytes, reason: str) -> None:
     with pytest.raises(ArchiveRefused, match=reason):
