@@ -29,9 +29,10 @@ async def ends_first(work: asyncio.Future[Any], disconnected: Disconnected) -> b
         return work.done()
     finally:
         leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
 
 
-async def race(*work: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+async def race(*work: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
     """Do all of `work` until the first of it ends; the rest is cancelled. Return their tasks.
 
     None of them runs any more then. Raises what one of them has raised, the first in order.

@@ -53,6 +53,24 @@ async def test_what_goes_wrong_with_the_connection_is_raised() -> None:
         await ends_first(work, failing)
 
 
+async def test_the_wait_for_a_caller_has_ended_when_the_work_has() -> None:
+    endless = Endless()
+    assert await ends_first(asyncio.ensure_future(until(lambda: endless.begun)), endless)
+    assert endless.ended
+
+
+async def test_a_wait_for_a_caller_that_is_cancelled_leaves_the_work_alone() -> None:
+    work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    endless = Endless()
+    waiting = asyncio.create_task(ends_first(work, endless))
+    await until(lambda: endless.begun)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert endless.ended
+    assert not work.done()
+
+
 async def test_the_first_to_end_cancels_the_rest() -> None:
     endless = Endless()
     one, other = await race(endless(), at_once())

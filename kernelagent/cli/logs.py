@@ -24,6 +24,7 @@ from kernelagent.cli.connection import (
     complete,
     own_token,
 )
+from kernelagent.concurrency import race
 
 if TYPE_CHECKING:
     from kernelagent.client import AsyncClient, Message
@@ -170,25 +171,20 @@ async def _logs(url: str, token: str | None, text: str, options: _Options) -> in
 
 async def _until_closed(work: Coroutine[Any, Any, int]) -> int:
     """Do `work`; raises BrokenPipeError when nobody reads stdout any more, even if it is silent."""
-    task = asyncio.ensure_future(work)
     closed = asyncio.Event()
     loop = asyncio.get_running_loop()
     is_pipe = stat.S_ISFIFO(os.fstat(_STDOUT).st_mode)
     if is_pipe:
         # There is nothing to be read at this end: it only ever tells of an error.
         loop.add_reader(_STDOUT, closed.set)
-    leaving = asyncio.ensure_future(closed.wait())
     try:
-        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
+        task, _ = await race(work, closed.wait())
+        if task.cancelled():
             raise BrokenPipeError
-        return task.result()
+        return int(task.result())
     finally:
         if is_pipe:
             loop.remove_reader(_STDOUT)
-        for each in (task, leaving):
-            each.cancel()
-        await asyncio.gather(task, leaving, return_exceptions=True)
 
 
 async def _show(

@@ -71,7 +71,10 @@ class Engine:
             memory=settings.checkpoint_memory or self._launcher.memory_limit // 3,
             on_loss=self._on_checkpoint_lost,
         )
-        self._sweeper = Loop("session expiry", self._sweep, _SWEEP_INTERVAL)
+        self._sweepers = (
+            Loop("session expiry", self.expire_sessions, _SWEEP_INTERVAL),
+            Loop("memory of checkpoints", self.checkpoints.keep_within_memory, _SWEEP_INTERVAL),
+        )
         self._opened = False
         self._closing = False
 
@@ -96,13 +99,14 @@ class Engine:
         for language in self.languages:
             if language.available:
                 self._pool(language).fill()
-        self._sweeper.open()
+        for sweeper in self._sweepers:
+            sweeper.open()
         self._opened = True
 
     async def close(self) -> None:
         """End all sessions and kernels; nothing is left behind."""
         self._closing = True
-        await self._sweeper.close()
+        await asyncio.gather(*(sweeper.close() for sweeper in self._sweepers))
         sessions = list(self._sessions.values())
         self._sessions.clear()
         reason = "the service is shutting down"
@@ -383,12 +387,6 @@ class Engine:
         session = self._sessions.get(checkpoint.session_id)
         if session is not None:
             session.note(reason)
-
-    async def _sweep(self) -> None:
-        try:
-            await self.expire_sessions()
-        finally:
-            await self.checkpoints.keep_within_memory()
 
     async def expire_sessions(self) -> None:
         """Close the sessions that have been idle for longer than they may."""

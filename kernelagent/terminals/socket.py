@@ -59,7 +59,7 @@ class TerminalSocket:
     async def serve(self) -> None:
         """Pass everything on until the client leaves, the terminal ends, or another takes over."""
         with contextlib.suppress(WebSocketDisconnect):
-            _, sending, _ = await race(self._receive(), self._send_all(), self._until_lost())
+            _, sending, _ = await race(self._receive(), self._send_all(), self._view.lost.wait())
             if self._view.lost.is_set():
                 await self._tell_of_loss()
             elif not sending.cancelled():
@@ -94,9 +94,6 @@ class TerminalSocket:
                     await self._take(data)
             except ApiError as error:
                 await self._socket.send(refusal(error))
-
-    async def _until_lost(self) -> None:
-        await self._view.lost.wait()
 
     async def _take(self, text: str) -> None:
         try:

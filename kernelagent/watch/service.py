@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kernelagent.concurrency import race
 from kernelagent.errors import (
     ApiError,
     FileNotFound,
@@ -205,12 +206,7 @@ class Watch:
 
     async def _until_said(self) -> None:
         """Raises Stopped."""
-        waiting = [asyncio.ensure_future(event.wait()) for event in (self._is_said, self._stopped)]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
+        await race(self._is_said.wait(), self._stopped.wait())
         if self._stop.is_set():
             raise Stopped
 

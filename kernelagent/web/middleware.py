@@ -17,6 +17,7 @@ from kernelagent import logs
 from kernelagent.errors import AccessDenied, BodyTooLarge
 from kernelagent.observers import Observers, RequestBegan, RequestEnded, span
 from kernelagent.web.errors import DENIAL, error_response, failure_response, log_failure
+from kernelagent.web.streaming import CLIENT_CLOSED_REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +29,6 @@ access_log = logging.getLogger("kernelagent.access")
 # How long we read on after a refused body. A socket that is closed while the client still sends
 # is reset, the client never sees the 413, and takes it for a broken connection worth a retry.
 LINGER = 5.0
-
-_CLIENT_GONE = 499
 
 # Labels of what no route of ours has answered; no template can be called so.
 _UNMATCHED = "unmatched"
@@ -105,7 +104,7 @@ class RequestContext:
             logs.request_id.reset(request_variable)
 
     def _end(self, scope: Scope, status: int | None, seconds: float) -> None:
-        status = _CLIENT_GONE if status is None else status
+        status = CLIENT_CLOSED_REQUEST if status is None else status
         method = scope.get("method", "WEBSOCKET")
         known = method if method in _METHODS or method == "WEBSOCKET" else _OTHER
         route = self._route(scope)

@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from kernelagent.concurrency import race
 from kernelagent.errors import ApiError, InternalError, InvalidJson
 from kernelagent.web.streaming import Message, complete, dump, refusal
 
@@ -45,7 +46,8 @@ class PacedSocket:
 
     async def receive(self) -> str | bytes:
         """Return the next message, as text or as bytes as it came."""
-        message = await self._websocket.receive()
+        with _disconnects():
+            message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"])
         data = message.get("bytes")
@@ -104,22 +106,12 @@ class RequestSocket(ABC):
 
     async def serve(self) -> None:
         """Accept the connection and work until the client leaves."""
-        await self.socket.accept()
-        worker = asyncio.create_task(self._work_off(), name=f"{self.noun}s of a WebSocket")
-        full = False
-        try:
-            while not worker.done():
-                await self._take(await self.socket.receive())
-        except WebSocketDisconnect:
-            pass
-        except asyncio.QueueFull:
-            full = True
-        finally:
-            worker.cancel()
-            await asyncio.gather(worker, return_exceptions=True)
-        if full:
-            # The only answer that cannot be mistaken for that of another request.
-            with contextlib.suppress(WebSocketDisconnect):
+        with contextlib.suppress(WebSocketDisconnect):
+            await self.socket.accept()
+            try:
+                await race(self._take_all(), self._work_off())
+            except asyncio.QueueFull:
+                # The only answer that cannot be mistaken for that of another request.
                 await self.socket.close(1008, f"more than {_BACKLOG} {self.noun}s wait")
 
     def enqueue(self, request: Message) -> None:
@@ -135,36 +127,37 @@ class RequestSocket(ABC):
         """Remember an interrupt, as nothing runs: for what is on its way, if anything is."""
         self.interrupts_next = self._pending > 0
 
-    async def _take(self, data: str | bytes) -> None:
-        try:
-            message = self.parse(data)
-        except (ValueError, RecursionError):
-            message = None
-        if isinstance(message, dict):
-            await self.take(message)
-        else:
-            self.refuse(InvalidJson("a message is not a JSON object"))
+    async def _take_all(self) -> None:
+        while True:
+            data = await self.socket.receive()
+            try:
+                message = self.parse(data)
+            except (ValueError, RecursionError):
+                message = None
+            if isinstance(message, dict):
+                await self.take(message)
+            else:
+                self.refuse(InvalidJson("a message is not a JSON object"))
 
     async def _work_off(self) -> None:
-        with contextlib.suppress(WebSocketDisconnect):
-            while True:
-                item = await self._backlog.get()
-                if isinstance(item, ApiError):
-                    await self._answer(item)
-                    continue
-                try:
-                    await self.work(item)
-                except ApiError as error:
-                    await self._answer(error)
-                except WebSocketDisconnect:
-                    raise
-                except Exception:
-                    log.exception("a %s asked for over a WebSocket failed", self.noun)
-                    # The client must hear of it, whatever it is.
-                    await self._answer(InternalError(f"the {self.noun} failed inside the service"))
-                finally:
-                    self._pending -= 1
-                    self.interrupts_next = False
+        while True:
+            item = await self._backlog.get()
+            if isinstance(item, ApiError):
+                await self._answer(item)
+                continue
+            try:
+                await self.work(item)
+            except ApiError as error:
+                await self._answer(error)
+            except WebSocketDisconnect:
+                raise
+            except Exception:
+                log.exception("a %s asked for over a WebSocket failed", self.noun)
+                # The client must hear of it, whatever it is.
+                await self._answer(InternalError(f"the {self.noun} failed inside the service"))
+            finally:
+                self._pending -= 1
+                self.interrupts_next = False
 
     async def _answer(self, error: ApiError) -> None:
         await self.socket.send(refusal(error))

@@ -342,6 +342,20 @@ async def test_an_interrupt_ends_a_command_that_has_not_begun(server: Server) ->
             assert output(await ask(socket, command="echo on")) == b"on\n"
 
 
+async def test_an_interrupt_while_only_bad_messages_wait_hits_no_later_command(
+    server: Server,
+) -> None:
+    bad = 20
+    async with opened(server) as socket:
+        for _ in range(bad):
+            await socket.send("[]")
+        # Their answers are paced: most of them still wait when it arrives.
+        await socket.send(json.dumps({"type": "interrupt"}))
+        kinds = [json.loads(await socket.recv())["type"] for _ in range(2 * bad)]
+        assert kinds == ["error", "complete"] * bad
+        assert output(await ask(socket, command="sleep 0.1; echo on")) == b"on\n"
+
+
 async def test_leaving_the_socket_ends_the_command(server: Server, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     async with opened(server) as socket:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.execution.sockets import PATHS, connected, execute, until_complete
 from tests.execution.streams import waiting
-from tests.runs import Message, run, session, session_facts, text_of, until_busy
+from tests.runs import Message, run, session, session_facts, text_of, types, until_busy
 from tests.servers import Server
 from tests.waiting import PATIENCE, until
 
@@ -73,6 +73,21 @@ async def test_interrupt_of_nothing_is_ignored(server: Server) -> None:
         await connection.send(json.dumps({"type": "interrupt"}))
         items = await execute(connection, "print(1)")
 
+    assert text_of(items) == "1\n"
+
+
+async def test_interrupt_while_only_bad_messages_wait_hits_no_later_run(server: Server) -> None:
+    bad = 20
+    async with connected(server) as connection:
+        for _ in range(bad):
+            await connection.send("no json")
+        # Their answers are paced: most of them still wait when it arrives.
+        await connection.send(json.dumps({"type": "interrupt"}))
+        for _ in range(bad):
+            assert types(await until_complete(connection)) == ["error", "complete"]
+        items = await execute(connection, "import time; time.sleep(0.1); print(1)")
+
+    assert items[-2]["outcome"] == "ok"
     assert text_of(items) == "1\n"
 
 

@@ -82,18 +82,21 @@ class Asked(RequestSocket):
             raise QueueFull("no room")
         if request["name"] == "broken":
             raise ValueError("a secret")
+        if request["name"] == "unanswerable":
+            raise QueueFull("no room", details={"room": object()})
         await self.socket.send({"type": "done", "name": request["name"]})
 
 
 @contextlib.asynccontextmanager
 async def served(socket: Asked, connection: Connection) -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
     serving = asyncio.create_task(socket.serve())
     try:
         yield
     finally:
         connection.leave()
         await serving
-    assert "things of a WebSocket" not in [task.get_name() for task in asyncio.all_tasks()]
+    assert asyncio.all_tasks() == before
 
 
 async def test_there_is_a_pause_between_two_messages() -> None:
@@ -133,8 +136,9 @@ async def test_a_client_that_has_gone_is_one_error() -> None:
     with pytest.raises(WebSocketDisconnect):
         await socket.close(1000)
     connection.leave()
-    with pytest.raises(WebSocketDisconnect):
-        await socket.receive()
+    for _ in range(2):
+        with pytest.raises(WebSocketDisconnect):
+            await socket.receive()
 
 
 async def test_a_long_reason_is_cut_between_two_characters() -> None:
@@ -209,3 +213,22 @@ async def test_a_client_that_goes_while_it_is_answered_ends_the_work() -> None:
         connection.send({"name": "a"}, {"name": "b"})
         await until(lambda: socket.begun == ["a"])
     assert socket.begun == ["a"]
+
+
+async def test_an_answer_that_cannot_be_made_ends_the_connection_with_an_error() -> None:
+    connection = Connection()
+    socket = Asked(connection)
+    socket.may_begin.set()
+    socket.may_end.set()
+    connection.send({"name": "unanswerable"}, {"name": "b"})
+    before = asyncio.all_tasks()
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        await socket.serve()
+    assert (socket.begun, asyncio.all_tasks()) == (["unanswerable"], before)
+
+
+async def test_a_client_that_leaves_before_the_handshake_is_not_an_error() -> None:
+    connection = Connection()
+    connection.is_broken = True
+    await Asked(connection).serve()
+    assert connection.sent == []
