@@ -12,6 +12,9 @@ log = logging.getLogger(__name__)
 # Waits until a caller is gone.
 Disconnected = Callable[[], Awaitable[None]]
 
+# Why the work of a caller that is gone is stopped.
+CLIENT_LEFT = "the client left"
+
 # After a round that failed, the next one comes no sooner (seconds).
 _FAULT_PAUSE = 1.0
 

@@ -125,7 +125,7 @@ def read_answer(url: str, response: httpx.Response) -> dict[str, Any]:
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        raise ServiceError(response.status_code, "NOT_OURS", f"{url} is no kernelagent service")
+        raise ServiceError(response.status_code, "NOT_OURS", f"{url} is not a kernelagent service")
     return answer
 
 
@@ -137,7 +137,7 @@ def read_message(url: str, line: str) -> Message:
         message = None
     if not isinstance(message, dict):
         # Half a line, if a proxy ended the answer as though it were whole.
-        raise ServiceUnreachable(f"{url} sent what is no message: {line[:80]!r}")
+        raise ServiceUnreachable(f"{url} sent a line that is not a message: {line[:80]!r}")
     return message
 
 
@@ -163,6 +163,6 @@ def unreachable(url: str, error: Exception) -> ServiceUnreachable:
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return ServiceUnreachable(f"nothing answers at {url}")
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-        return ServiceUnreachable(f"{url} is no http URL")
+        return ServiceUnreachable(f"{url} is not an http URL")
     reason = str(error) or type(error).__name__
     return ServiceUnreachable(f"the connection to {url} broke: {reason}")

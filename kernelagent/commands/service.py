@@ -11,14 +11,13 @@ from kernelagent import logs
 from kernelagent.commands.command import Command, CommandEnding, CommandSpec, Sink, argv_of
 from kernelagent.commands.models import RunRequest
 from kernelagent.commands.output import KeptOutput
-from kernelagent.concurrency import Disconnected, ends_first
+from kernelagent.concurrency import CLIENT_LEFT, Disconnected, ends_first
 from kernelagent.errors import CommandLimit, ServiceClosing
 from kernelagent.observers import CommandEnded
 from kernelagent.outcome import Outcome
 from kernelagent.processes.process import Program
 from kernelagent.sandbox import Sandbox
 from kernelagent.text import utc_timestamp
-from kernelagent.web.streaming import CLIENT_LEFT
 from kernelagent.workspace.spill import Spill
 
 _TIMEOUT = 30.0

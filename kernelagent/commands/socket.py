@@ -13,7 +13,7 @@ from kernelagent.commands.models import RunRequest
 from kernelagent.commands.output import PassedOutput
 from kernelagent.commands.service import CommandService, RunningCommand
 from kernelagent.commands.streams import parts_of, stream_messages
-from kernelagent.web.errors import validation_error
+from kernelagent.web.errors import invalid_body
 from kernelagent.web.sockets import RequestSocket
 from kernelagent.web.streaming import Message
 
@@ -71,6 +71,4 @@ def _checked(message: Message) -> RunRequest:
     try:
         return RunRequest.model_validate(message)
     except ValidationError as error:
-        raise validation_error(
-            [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
-        ) from None
+        raise invalid_body(error) from None

@@ -14,11 +14,11 @@ from kernelagent.commands.command import CommandEnding
 from kernelagent.commands.models import RunRequest
 from kernelagent.commands.output import PassedOutput
 from kernelagent.commands.service import CommandService, RunningCommand, facts
+from kernelagent.concurrency import CLIENT_LEFT
 from kernelagent.errors import ApiError
 from kernelagent.text import pieces, utc_timestamp
 from kernelagent.web.json import dump_json
 from kernelagent.web.streaming import (
-    CLIENT_LEFT,
     Message,
     Piece,
     StreamResponse,

@@ -12,7 +12,7 @@ import orjson
 from pydantic import ValidationError
 
 from kernelagent import logs
-from kernelagent.concurrency import Disconnected, ends_first
+from kernelagent.concurrency import CLIENT_LEFT, Disconnected, ends_first
 from kernelagent.errors import InvalidJson, InvalidRequest
 from kernelagent.execution.models import ExecuteRequest
 from kernelagent.execution.rendering import answer
@@ -23,9 +23,8 @@ from kernelagent.sessions.engine import DEFAULT_SESSION, Engine
 from kernelagent.sessions.events import Feed
 from kernelagent.sessions.execution import Execution, Result, RunRequest
 from kernelagent.sessions.session import Session
-from kernelagent.web.errors import validation_error
+from kernelagent.web.errors import invalid_body
 from kernelagent.web.json import dump_json
-from kernelagent.web.streaming import CLIENT_LEFT
 
 # Published clients give up at timeout + 30 s and send the request again.
 _REQUEST_MARGIN = 25.0
@@ -52,9 +51,7 @@ def check_request(data: Any, *, language: str | None = None) -> ExecuteRequest:
     try:
         return ExecuteRequest.model_validate(data)
     except ValidationError as error:
-        raise validation_error(
-            [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
-        ) from None
+        raise invalid_body(error) from None
 
 
 @dataclass(slots=True)

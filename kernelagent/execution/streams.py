@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator
 
 from starlette.types import Receive, Scope, Send
 
+from kernelagent.concurrency import CLIENT_LEFT
 from kernelagent.errors import ApiError, InternalError
 from kernelagent.execution.messages import MessageMaker
 from kernelagent.execution.models import ExecuteRequest
 from kernelagent.execution.service import ExecutionService, Submission
-from kernelagent.web.streaming import CLIENT_LEFT, Message, StreamResponse, complete, refusal
+from kernelagent.web.streaming import Message, StreamResponse, complete, refusal
 
 
 class StreamedRun(StreamResponse):
@@ -74,9 +75,13 @@ async def stream_messages(submission: Submission, *, rich: bool) -> AsyncGenerat
 
 async def leave(submission: Submission, request: ExecuteRequest) -> None:
     """Settle a run whose reader is done: interrupt what is unfinished, unless it may go on."""
-    finished = submission.execution.finished
+    execution = submission.execution
+    finished = execution.finished
     if finished.done():
         return
+    if submission.feed is not None:
+        # Nobody reads it: what the run still shows is not to be kept for it.
+        execution.events.leave(submission.feed.put)
     if request.on_disconnect != "continue":
         submission.cancel(CLIENT_LEFT)
     elif not request.isolated:

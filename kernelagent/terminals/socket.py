@@ -15,7 +15,7 @@ from kernelagent.errors import ApiError, InvalidJson
 from kernelagent.terminals.models import CLIENT_MESSAGE, SIGNALS, Input, Resize
 from kernelagent.terminals.terminal import Terminal, View
 from kernelagent.text import incomplete
-from kernelagent.web.errors import validation_error
+from kernelagent.web.errors import invalid_body
 from kernelagent.web.sockets import PACE, PacedSocket
 from kernelagent.web.streaming import Message, dump, refusal
 
@@ -103,9 +103,7 @@ class TerminalSocket:
         try:
             message = CLIENT_MESSAGE.validate_python(content)
         except ValidationError as error:
-            raise validation_error(
-                [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
-            ) from None
+            raise invalid_body(error) from None
         if isinstance(message, Input):
             await self._terminal.feed(message.data.encode("utf-8", "replace"))
         elif isinstance(message, Resize):

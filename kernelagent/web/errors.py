@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
@@ -92,6 +93,11 @@ def log_failure(failure: Exception, scope: Scope) -> None:
     """Write the trace of a fault of ours."""
     extra = {"request_id": _request_id(scope), "path": scope.get("path", "")}
     logger.error("unhandled exception", exc_info=failure, extra=extra)
+
+
+def invalid_body(error: ValidationError) -> ApiError:
+    """Return what pydantic says of a body or a message as an error of ours."""
+    return validation_error([{**item, "loc": ("body", *item["loc"])} for item in error.errors()])
 
 
 def validation_error(errors: Sequence[Any]) -> ApiError:

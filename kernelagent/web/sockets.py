@@ -94,7 +94,7 @@ class RequestSocket(ABC):
 
     @abstractmethod
     def parse(self, data: str | bytes) -> Any:
-        """Return the JSON of a message; raise ValueError if it is none."""
+        """Return the JSON value of a message; raise ValueError if the message is not JSON."""
 
     @abstractmethod
     async def take(self, message: Message) -> None:
@@ -112,7 +112,7 @@ class RequestSocket(ABC):
                 await race(self._take_all(), self._work_off())
             except asyncio.QueueFull:
                 # The only answer that cannot be mistaken for that of another request.
-                await self.socket.close(1008, f"more than {_BACKLOG} {self.noun}s wait")
+                await self.socket.close(1008, f"more than {_BACKLOG} requests wait")
 
     def enqueue(self, request: Message) -> None:
         """Have `request` done when its turn comes."""

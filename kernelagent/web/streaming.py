@@ -23,9 +23,7 @@ Message = dict[str, Any]
 # Some bytes, or several that nothing may come between: to join large ones is to copy them.
 Piece = bytes | tuple[bytes, ...]
 
-# Why what a client has asked for ends with it.
-CLIENT_LEFT = "the client left"
-# The status that web servers log for that; nobody receives it.
+# The status that web servers log for a client that left; nobody receives it.
 CLIENT_CLOSED_REQUEST = 499
 
 # From here on it pays to look for a quicker way.

@@ -52,7 +52,7 @@ async def test_stream_without_its_last_message_is_an_error(connect: Connect) -> 
 
 async def test_no_http_url_is_told(connect: Connect) -> None:
     async with connect("service.invalid") as client:
-        with pytest.raises(ServiceUnreachable, match="no http URL"):
+        with pytest.raises(ServiceUnreachable, match="not an http URL"):
             await client.health()
 
 

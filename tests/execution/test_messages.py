@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from kernelagent.errors import QueueFull
 from kernelagent.execution.messages import MessageMaker
+from kernelagent.execution.models import ExecuteRequest
+from kernelagent.execution.service import Submission
+from kernelagent.execution.streams import leave
 from kernelagent.jupyter.events import (
     Begun,
     Clear,
@@ -24,8 +27,9 @@ from kernelagent.jupyter.events import (
     Update,
 )
 from kernelagent.jupyter.outputs import Budget
-from kernelagent.sessions.events import Skipped
+from kernelagent.sessions.events import Feed, Skipped
 from kernelagent.sessions.execution import Execution, RunRequest
+from kernelagent.sessions.session import Session
 from kernelagent.web.streaming import Message, complete, dump, refusal
 from tests.execution.results import display, result, value
 
@@ -249,3 +253,14 @@ async def test_an_execution_that_nobody_awaits_disturbs_nobody() -> None:
     execution.fail(QueueFull("x"))
     del execution
     await asyncio.sleep(0)
+
+
+async def test_a_run_that_goes_on_without_its_reader_keeps_nothing_for_it() -> None:
+    execution = Execution("s1", RunRequest("", 1, 1, 1, Budget(1, 1)))
+    feed = Feed(1 << 20)
+    execution.follow(feed)
+    submission = Submission(cast(Session, None), execution, feed)
+    await leave(submission, ExecuteRequest(code="1", on_disconnect="continue"))
+    execution.events.put(Text("stdout", "x" * 1000))
+    execution.finish(result())
+    assert await feed.next() == []

@@ -40,7 +40,7 @@ _MOUNT = (
 async def write(
     service: FileService, path: str, content: bytes, *, mode: int | None = None
 ) -> None:
-    """Write in a thread of the service's, as whoever that works for."""
+    """Write a file in one of the service's threads, with the rights of its owner."""
     work = partial(service.write_now, path, [content], mode, overwrite=True)
     await service.threads.run(work)
 

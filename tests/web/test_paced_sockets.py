@@ -197,7 +197,7 @@ async def test_more_than_a_hundred_requests_close_the_connection() -> None:
         await until(lambda: any(event["type"] == "websocket.close" for event in connection.sent))
     assert (connection.close["code"], connection.close["reason"]) == (
         1008,
-        "more than 100 things wait",
+        "more than 100 requests wait",
     )
     assert socket.begun == []
 
